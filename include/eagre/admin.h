@@ -1,0 +1,90 @@
+/*
+ * eagre/admin.h - topics and the daemon, as Kafka's AdminClient knows them.
+ *
+ * Every call is one request to the daemon and waits for its answer (10 s at most, then
+ * EAGRE_E_TIMED_OUT). Settings are text, named as in Kafka where Kafka has them.
+ */
+#ifndef EAGRE_ADMIN_H
+#define EAGRE_ADMIN_H
+
+#include "eagre/eagre.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct eagre_setting {
+    const char *name;
+    const char *value;
+} eagre_setting_t;
+
+/*
+ * Create a topic. "partitions" is a setting like the others. EAGRE_E_TOPIC_EXISTS,
+ * EAGRE_E_INVALID_CONFIG (topic, setting, value and allowed range in the detail),
+ * EAGRE_E_NO_MEMORY (memory.max, with the figures), EAGRE_E_PERMISSION, EAGRE_E_LIMIT.
+ */
+int eagre_topic_create(eagre_t *e, const char *name, const eagre_setting_t *settings, size_t count);
+
+/* Change settings of a topic ("partitions" can only grow). Some are fixed at creation. */
+int eagre_topic_alter(eagre_t *e, const char *name, const eagre_setting_t *settings, size_t count);
+
+/* Delete a topic: its producers and consumers get EAGRE_E_TOPIC_DELETED. */
+int eagre_topic_delete(eagre_t *e, const char *name);
+
+typedef struct eagre_topic_setting {
+    char name[48];
+    char value[256];
+    int is_default;
+} eagre_topic_setting_t;
+
+typedef struct eagre_partition_info {
+    int32_t partition;
+    int32_t state;       /* 1: active, 2: error (its ring was destroyed by a producer) */
+    int64_t log_start_offset;
+    int64_t end_offset;
+    uint64_t active_segment; /* seq */
+    uint64_t hot_segments;   /* readable in the ring */
+    uint64_t memory_bytes;   /* with memory behind them */
+    uint64_t pinned_bytes;   /* held back by readers */
+} eagre_partition_info_t;
+
+typedef struct eagre_topic_info {
+    char name[256];
+    uint32_t uid;
+    size_t setting_count;
+    eagre_topic_setting_t *settings;
+    size_t partition_count;
+    eagre_partition_info_t *partitions;
+} eagre_topic_info_t;
+
+/* Everything about one topic. Free with eagre_topic_info_free. */
+int eagre_topic_describe(eagre_t *e, const char *name, eagre_topic_info_t **out);
+void eagre_topic_info_free(eagre_topic_info_t *info);
+
+typedef struct eagre_topic_entry {
+    char name[256];
+    uint32_t uid;
+    uint32_t partitions;
+    char storage[8]; /* "disk" or "memory" */
+} eagre_topic_entry_t;
+
+/* All topics, by name. *out is one block: free() it. */
+int eagre_topic_list(eagre_t *e, eagre_topic_entry_t **out, size_t *count);
+
+typedef struct eagre_status_entry {
+    char name[64];   /* "memory.committed", "clients", ... */
+    char value[256];
+} eagre_status_entry_t;
+
+/* The daemon's state as name and value. *out is one block: free() it. */
+int eagre_daemon_status(eagre_t *e, eagre_status_entry_t **out, size_t *count);
+
+/* Stop the instance, keeper included: records of memory topics are gone. The daemon's own user and
+ * root only (EAGRE_E_PERMISSION). keep_memory != 0: only the daemon ends, for an upgrade. */
+int eagre_daemon_shutdown(eagre_t *e, int keep_memory);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,78 @@
+/*
+ * messages.h - the control protocol: one request, one reply, over a SOCK_SEQPACKET Unix socket.
+ *
+ * A message is struct eg_msg_header and a body of fields, in the order told below, encoded by
+ * codec.h: u8 u16 u32 u64 i64 as little-endian, str as u16 length and bytes. The reply has the
+ * request's id and type | EG_MSG_REPLY; if its status is not 0 the body is one str, the detail.
+ * Descriptors travel as SCM_RIGHTS of the same message. A peer that breaks the framing (size,
+ * magic, a body too short or too long, a request before HELLO) gets EAGRE_E_PROTOCOL and is closed;
+ * an unknown type gets EAGRE_E_UNSUPPORTED.
+ *
+ *   HELLO    > u32 layout version, u32 fingerprint, u32 pid, str client name
+ *            < u64 instance id, u32 epoch, u32 daemon pid, str version        fd: bus (r)
+ *   ATTACH   > u32 owner (0: new), u64 cookie                        become a client with an owner
+ *            < u32 owner, u64 cookie                                 number; or be it again after a
+ *                                          fds: client page (rw), bells (r)   daemon restart
+ *   OPEN     > u8 role, u32 numa node (of the caller, ~0: unknown), str topic
+ *            < u32 topic uid, u32 partitions         fds: status (r), ring (rw | r), waiters (rw);
+ *                                                    to producers also bells (rw), daemon's eventfd
+ *   BUFFERS  > u8 role, u32 topic uid, u32 partition, u16 n, n x u16 buffer (n 0: the ring's)
+ *            < u16 n, n x u16 buffer                                 n fds (rw | r), same order
+ *   RELEASE  > u8 role, u32 topic uid                                one handle fewer of that role
+ *   BELL     >                               < u32 bell              a doorbell for one consumer
+ *   BELL_FREE > u32 bell
+ *   TOPIC_CREATE > str name, u16 n, n x (str name, str value)        < u32 uid
+ *   TOPIC_ALTER  > str name, u16 n, n x (str name, str value)
+ *   TOPIC_DELETE > str name
+ *   TOPIC_LIST   > str after (exclusive), < u8 more, u16 n, n x (str name, u32 uid, u32 partitions, u8 storage)
+ *   TOPIC_DESCRIBE > str name             < u32 uid, u16 n, n x (str name, str value, u8 is default)
+ *   PARTITIONS > str name, u32 from       < u8 more, u16 n, n x (u32 partition, u32 state, i64 log start, i64 end,
+ *                                           u64 active seq, u64 hot segments, u64 memory bytes, u64 pinned bytes)
+ *   STATUS   > u32 from                   < u8 more, u16 n, n x (str name, str value)
+ *   SHUTDOWN > u8 keep memory
+ */
+#ifndef EG_PROTO_MESSAGES_H
+#define EG_PROTO_MESSAGES_H
+
+#include <stdint.h>
+
+#define EG_PROTO_VERSION 1u
+#define EG_MSG_MAGIC 0x31524745u /* "EGR1" */
+#define EG_MSG_MAX 65536u        /* header and body */
+#define EG_MSG_REPLY 0x8000u
+
+struct eg_msg_header {
+    uint32_t magic;
+    uint16_t version; /* EG_PROTO_VERSION */
+    uint16_t type;
+    uint32_t id;      /* the client's choice; the reply repeats it */
+    int32_t status;   /* requests: 0 */
+};
+
+/* X(number, name) */
+#define EG_MSG_MAP(X)                                                                              \
+    X(1, HELLO)                                                                                    \
+    X(2, ATTACH)                                                                                   \
+    X(3, OPEN)                                                                                     \
+    X(4, BUFFERS)                                                                                  \
+    X(5, RELEASE)                                                                                  \
+    X(6, BELL)                                                                                     \
+    X(7, BELL_FREE)                                                                                \
+    X(16, TOPIC_CREATE)                                                                            \
+    X(17, TOPIC_ALTER)                                                                             \
+    X(18, TOPIC_DELETE)                                                                            \
+    X(19, TOPIC_LIST)                                                                              \
+    X(20, TOPIC_DESCRIBE)                                                                          \
+    X(21, PARTITIONS)                                                                              \
+    X(22, STATUS)                                                                                  \
+    X(23, SHUTDOWN)
+
+enum eg_msg_type {
+#define EG_X(number, name) EG_MSG_##name = (number),
+    EG_MSG_MAP(EG_X)
+#undef EG_X
+};
+
+enum eg_role { EG_ROLE_PRODUCER = 1, EG_ROLE_CONSUMER = 2 };
+
+#endif

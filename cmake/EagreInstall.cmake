@@ -1,0 +1,36 @@
+# Install rules, eagre.pc, and the CMake package with eagre::eagre and eagre::eagre_static.
+include(CMakePackageConfigHelpers)
+
+foreach(program eagred eagre_keeper eagre_cli eagre_bench)
+    if(TARGET ${program})
+        install(TARGETS ${program} RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
+    endif()
+endforeach()
+
+file(GLOB pages CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/docs/man/*.[0-9])
+foreach(page IN LISTS pages)
+    cmake_path(GET page EXTENSION LAST_ONLY section)
+    string(SUBSTRING ${section} 1 -1 section)
+    install(FILES ${page} DESTINATION ${CMAKE_INSTALL_MANDIR}/man${section})
+endforeach()
+
+if(TARGET eagre_shared)
+    install(TARGETS eagre_shared eagre_static EXPORT eagreTargets
+        LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR}
+        ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR})
+    install(DIRECTORY ${CMAKE_SOURCE_DIR}/include/eagre DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}
+        FILES_MATCHING PATTERN "*.h")
+
+    set(package ${CMAKE_INSTALL_LIBDIR}/cmake/eagre)
+    install(EXPORT eagreTargets NAMESPACE eagre:: DESTINATION ${package})
+    configure_package_config_file(${CMAKE_SOURCE_DIR}/cmake/eagreConfig.cmake.in
+        ${CMAKE_BINARY_DIR}/eagreConfig.cmake INSTALL_DESTINATION ${package})
+    # Before 1.0 a minor version may change the interface.
+    write_basic_package_version_file(${CMAKE_BINARY_DIR}/eagreConfigVersion.cmake
+        COMPATIBILITY SameMinorVersion)
+    install(FILES ${CMAKE_BINARY_DIR}/eagreConfig.cmake ${CMAKE_BINARY_DIR}/eagreConfigVersion.cmake
+        DESTINATION ${package})
+
+    configure_file(${CMAKE_SOURCE_DIR}/cmake/eagre.pc.in ${CMAKE_BINARY_DIR}/eagre.pc @ONLY)
+    install(FILES ${CMAKE_BINARY_DIR}/eagre.pc DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig)
+endif()

@@ -1,0 +1,82 @@
+# tests/unit/<folder>/test_*.c   one program each; may include everything internal
+# tests/race/test_*.c            likewise: threads against each other
+# tests/system/test_*.c          likewise, with tests/system/harness*.c and the built programs
+# tests/fault/test_*.c           as system, only where fault points are compiled in
+# ctest names: unit/log/writer, system/produce, ...; ctest labels: unit, race, system, fault, abi.
+set(EG_TEST_TIMEOUT 120)
+
+# Everything internal, users before used.
+set(internal "")
+foreach(folder client log proto layout sys)
+    if(TARGET eg_${folder})
+        list(APPEND internal eg_${folder})
+    endif()
+endforeach()
+
+# What tests may do that nothing else may: include any folder of src/, "daemon" headers by name.
+function(eg_test_settings target)
+    eg_includes(${target} client log proto layout sys)
+    target_include_directories(${target} PRIVATE ${CMAKE_SOURCE_DIR}/tests)
+    target_compile_definitions(${target} PRIVATE EG_TEST_BIN_DIR="${CMAKE_BINARY_DIR}/bin")
+    target_link_libraries(${target} PRIVATE ${internal} PkgConfig::CMOCKA)
+endfunction()
+
+file(GLOB harness CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/tests/system/harness*.c)
+if(harness)
+    add_library(eg_harness OBJECT ${harness})
+    eg_test_settings(eg_harness)
+endif()
+
+# eg_test(label folder): every test_*.c of tests/<folder>.
+function(eg_test label folder)
+    file(GLOB files CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/tests/${folder}/test_*.c)
+    foreach(file IN LISTS files)
+        cmake_path(GET file STEM stem)
+        string(REGEX REPLACE "^test_" "" stem ${stem})
+        string(REPLACE "/" "_" target test_${folder}_${stem})
+        add_executable(${target} ${file})
+        set_target_properties(${target} PROPERTIES
+            OUTPUT_NAME test_${stem}
+            RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests/${folder})
+        eg_test_settings(${target})
+        if(folder STREQUAL "unit/daemon" AND TARGET eagred_core)
+            target_include_directories(${target} PRIVATE ${CMAKE_SOURCE_DIR}/daemon)
+            target_link_libraries(${target} PRIVATE eagred_core)
+        endif()
+        if(label MATCHES "^(system|fault)$")
+            if(TARGET eg_harness)
+                target_link_libraries(${target} PRIVATE eg_harness)
+            endif()
+            foreach(program eagred eagre_keeper eagre_cli)
+                if(TARGET ${program})
+                    add_dependencies(${target} ${program})
+                endif()
+            endforeach()
+        endif()
+        add_test(NAME ${folder}/${stem} COMMAND ${target})
+        set_tests_properties(${folder}/${stem} PROPERTIES
+            LABELS ${label} TIMEOUT ${EG_TEST_TIMEOUT} SKIP_RETURN_CODE 77)
+    endforeach()
+endfunction()
+
+file(GLOB folders CONFIGURE_DEPENDS RELATIVE ${CMAKE_SOURCE_DIR}/tests ${CMAKE_SOURCE_DIR}/tests/unit/*)
+foreach(folder IN LISTS folders)
+    if(folder STREQUAL "unit/daemon" AND NOT TARGET eagred_core)
+        message(STATUS "no eagred: tests/unit/daemon is left out")
+    else()
+        eg_test(unit ${folder})
+    endif()
+endforeach()
+eg_test(race race)
+eg_test(system system)
+if(EAGRE_FAULTPOINTS)
+    eg_test(fault fault)
+endif()
+
+# What libeagre shows to the world. A sanitized library has other needs, so it is left out there.
+if(TARGET eagre_shared AND NOT EAGRE_SANITIZE)
+    add_test(NAME abi/libeagre
+        COMMAND ${CMAKE_SOURCE_DIR}/tests/abi/check-libeagre ${CMAKE_SOURCE_DIR}/include
+                $<TARGET_FILE:eagre_shared> ${CMAKE_C_COMPILER})
+    set_tests_properties(abi/libeagre PROPERTIES LABELS abi TIMEOUT ${EG_TEST_TIMEOUT})
+endif()

@@ -254,11 +254,11 @@ static inline size_t eg_waiters_bytes(uint32_t partitions) {
     return eg_align_up((size_t)partitions * sizeof(struct eg_waiters), EG_PAGE);
 }
 static inline struct eg_partition_status *eg_status_of(struct eg_topic_status *t, uint32_t partition) {
-    return (struct eg_partition_status *)((uint8_t *)t + EG_PAGE) + partition;
+    return (struct eg_partition_status *)(void *)((uint8_t *)t + EG_PAGE) + partition;
 }
 /* Hot index of slot s: eg_index_blocks() entries. Block 0 needs none (its first frame is known). */
 static inline _Atomic uint64_t *eg_ring_index(struct eg_ring *r, uint32_t slots, uint32_t s, uint64_t segment_bytes) {
-    return (_Atomic uint64_t *)((uint8_t *)r + eg_ring_index_at(slots)) + s * eg_index_blocks(segment_bytes);
+    return (_Atomic uint64_t *)(void *)((uint8_t *)r + eg_ring_index_at(slots)) + s * eg_index_blocks(segment_bytes);
 }
 
 /* ---- what the compiler must agree with -------------------------------------------------------- */

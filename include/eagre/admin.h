@@ -13,6 +13,8 @@
 extern "C" {
 #endif
 
+#pragma GCC visibility push(default)
+
 typedef struct eagre_setting {
     const char *name;
     const char *value;
@@ -82,6 +84,8 @@ int eagre_daemon_status(eagre_t *e, eagre_status_entry_t **out, size_t *count);
 /* Stop the instance, keeper included: records of memory topics are gone. The daemon's own user and
  * root only (EAGRE_E_PERMISSION). keep_memory != 0: only the daemon ends, for an upgrade. */
 int eagre_daemon_shutdown(eagre_t *e, int keep_memory);
+
+#pragma GCC visibility pop
 
 #ifdef __cplusplus
 }

@@ -16,6 +16,8 @@
 extern "C" {
 #endif
 
+#pragma GCC visibility push(default)
+
 typedef struct eagre_consumer eagre_consumer_t;
 
 #define EAGRE_PARTITION_ALL (-1)
@@ -103,6 +105,8 @@ int eagre_consumer_resume(eagre_consumer_t *c, const char *topic, int32_t partit
  * next record; poll until *n = 0 to rearm. Owned by the consumer; starts one thread in this process.
  */
 int eagre_consumer_fd(eagre_consumer_t *c, int *fd);
+
+#pragma GCC visibility pop
 
 #ifdef __cplusplus
 }

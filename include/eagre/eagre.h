@@ -32,6 +32,8 @@
 extern "C" {
 #endif
 
+#pragma GCC visibility push(default)
+
 #define EAGRE_VERSION_MAJOR 0
 #define EAGRE_VERSION_MINOR 1
 #define EAGRE_VERSION_PATCH 0
@@ -85,6 +87,8 @@ typedef enum eagre_wait {
     EAGRE_WAIT_YIELD = 1, /* spin, giving the CPU away between looks */
     EAGRE_WAIT_SPIN = 2   /* busy-spin: lowest latency, one CPU at 100 % */
 } eagre_wait_t;
+
+#pragma GCC visibility pop
 
 #ifdef __cplusplus
 }

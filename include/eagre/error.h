@@ -16,6 +16,8 @@
 extern "C" {
 #endif
 
+#pragma GCC visibility push(default)
+
 /* X(code, name, class, text) */
 #define EAGRE_ERROR_MAP(X)                                                                         \
     X(-1, INVALID, ERROR, "invalid argument")                                                      \
@@ -69,6 +71,8 @@ int eagre_status_is_fatal(int status);
  * leaves it as it is.
  */
 const char *eagre_error_detail(void);
+
+#pragma GCC visibility pop
 
 #ifdef __cplusplus
 }

@@ -20,6 +20,8 @@
 extern "C" {
 #endif
 
+#pragma GCC visibility push(default)
+
 typedef struct eagre_producer eagre_producer_t;
 
 #define EAGRE_PARTITION_ANY (-1)
@@ -116,6 +118,8 @@ int eagre_producer_abort(eagre_producer_t *p, eagre_claim_t *c);
 
 /* The partition Kafka's default partitioner gives this key: positive(murmur2(key)) % partitions. */
 int32_t eagre_partition_for_key(const void *key, size_t key_len, int32_t partitions);
+
+#pragma GCC visibility pop
 
 #ifdef __cplusplus
 }

@@ -1,0 +1,43 @@
+/*
+ * crc32c.h - CRC-32C (Castagnoli), the checksum of every frame: on the hot path.
+ *
+ * Start with 0 and chain: eg_crc32c(eg_crc32c(0, a), b) == eg_crc32c(0, a then b). The inversions
+ * before and after are inside. The variant for this CPU is chosen once, when the program is
+ * loaded; a call costs one indirect jump.
+ */
+#ifndef EG_SYS_CRC32C_H
+#define EG_SYS_CRC32C_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+typedef uint32_t eg_crc32c_fn(uint32_t crc, const void *data, size_t n);
+typedef uint32_t eg_crc32c_copy_fn(uint32_t crc, void *dst, const void *src, size_t n);
+
+/* Set by crc32c.c before main(); never written afterwards. */
+extern eg_crc32c_fn *eg_crc32c_best;
+extern eg_crc32c_copy_fn *eg_crc32c_copy_best;
+
+static inline uint32_t eg_crc32c(uint32_t crc, const void *data, size_t n) {
+    return eg_crc32c_best(crc, data, n);
+}
+
+/*
+ * Copy n bytes and checksum them in one pass. The CRC is that of the bytes stored at dst, even if
+ * another process changes src meanwhile: each byte of src that counts is loaded exactly once.
+ * dst and src must not overlap.
+ */
+static inline uint32_t eg_crc32c_copy(uint32_t crc, void *dst, const void *src, size_t n) {
+    return eg_crc32c_copy_best(crc, dst, src, n);
+}
+
+/* The variants that were compiled in, best last; for tests and benchmarks. */
+struct eg_crc32c_variant {
+    const char *name;
+    int usable; /* by this CPU */
+    eg_crc32c_fn *crc;
+    eg_crc32c_copy_fn *copy;
+};
+const struct eg_crc32c_variant *eg_crc32c_variants(size_t *count_out);
+
+#endif

@@ -1,0 +1,119 @@
+/*
+ * session.h - an instance: the connection to the daemon, and what this process is to it.
+ *
+ * An instance connects and greets (HELLO) when it is opened. It becomes a client - an owner number,
+ * a page of pins, bells - with its first producer or consumer. When the daemon goes away, handles go
+ * on in what they have mapped; the next request or eg_session_check() connects again. The daemon
+ * may then be
+ *   - a successor on the same memory (same instance id, epoch + 1): all mappings are still the
+ *     right ones, the owner number is taken up again with its cookie;
+ *   - another instance (the memory is new): `generation` grows. bus, page and bells have by then
+ *     been replaced at their addresses, so pin cells stay valid pointers; bells must be got anew and
+ *     topics reopened (eg_topic_reopen) by whoever holds them.
+ *
+ * `lock` guards the socket and the tables; no function here is called with it held. Everything a
+ * handle's fast path reads (bus, page, bells, event_fd, full_fence, fork_guard) is constant once
+ * eg_client_attach or eg_topic_open returned.
+ */
+#ifndef EG_CLIENT_SESSION_H
+#define EG_CLIENT_SESSION_H
+
+#include "eagre/eagre.h"
+#include "layout/layout.h"
+#include "proto/codec.h"
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/un.h>
+
+/* How long a request may take in all, reconnecting included. */
+#define EG_REQUEST_LIMIT_NS 10000000000ll
+
+struct eg_release {
+    uint8_t role;
+    uint32_t topic_uid;
+};
+
+struct eagre {
+    pthread_mutex_t lock;
+    const uint32_t *fork_guard; /* reads 0 in a fork child */
+    char path[sizeof(((struct sockaddr_un *)0)->sun_path)];
+
+    int sock;                   /* -1: no connection */
+    uint32_t next_id;           /* of requests */
+    int64_t retry_ns;           /* eg_session_check does not try to connect before (monotonic) */
+    uint64_t instance_id;
+    uint32_t epoch;             /* of the daemon that we greeted last */
+    _Atomic uint32_t daemon_pid;
+    const struct eg_bus *bus;
+
+    uint32_t owner;             /* 0: not a client yet */
+    uint64_t cookie;
+    struct eg_client_page *page;
+    int page_fd;                /* carries the lock that says we live: never close a copy of it */
+    struct eg_bells *bells_ro;  /* once a client */
+    struct eg_bells *bells_rw;  /* once it has had a producer */
+    uint32_t bells_rw_generation;
+    int event_fd;               /* the daemon's bell; once it has had a producer */
+    uint64_t pins_used[EG_CLIENT_PINS / 64];
+    struct eg_release *releases; /* handles closed while there was no daemon */
+    size_t release_count;
+
+    bool full_fence; /* membarrier not registered here, or the bus says EG_BUS_NO_MEMBARRIER: pins
+                        and wake-ups need a full fence. Valid once a client */
+    _Atomic uint32_t generation; /* + 1 when a reconnect found another instance */
+    _Atomic uint32_t handles;    /* open producers and consumers; eagre_close refuses above 0 */
+};
+
+/* EAGRE_E_FORKED, with a detail, in a fork child. Every entry of the public API asks first. */
+int eg_session_forked(const struct eagre *e);
+
+/*
+ * Send a request (begun by eg_enc_begin; its id is filled in here) and wait for the reply, whose
+ * body `reply` then reads from reply_buf. A failure that the daemon reported is returned with its
+ * text as the detail. Connects again, once, if there is no connection; 10 s in all, then
+ * EAGRE_E_TIMED_OUT. Received descriptors go to fds (the caller owns them; *nfds of them; nfds NULL:
+ * none expected). On failure there are none.
+ */
+int eg_session_request(struct eagre *e, struct eg_enc *req, void *reply_buf, size_t reply_cap,
+                       struct eg_dec *reply, int *fds, size_t fds_cap, size_t *nfds);
+
+/*
+ * For slow paths: is there a daemon? Notices a closed socket or a changed bus and tries to connect,
+ * without waiting for one to appear and at most each 20 ms. EAGRE_OK, or EAGRE_E_NO_DAEMON while
+ * there is none. Compare `generation` afterwards.
+ */
+int eg_session_check(struct eagre *e);
+
+/* Become a client: owner number, page, bells. Idempotent. */
+int eg_client_attach(struct eagre *e);
+
+/* A pin cell for one handle; EAGRE_E_LIMIT when all EG_CLIENT_PINS are in use. put clears it. */
+int eg_pin_cell_get(struct eagre *e, _Atomic uint64_t **cell);
+void eg_pin_cell_put(struct eagre *e, _Atomic uint64_t *cell);
+
+/* A doorbell for one consumer. */
+int eg_bell_get(struct eagre *e, uint32_t *bell);
+void eg_bell_put(struct eagre *e, uint32_t bell);
+
+/* One handle of that role on that topic fewer; remembered for later when no daemon is there. */
+void eg_session_release(struct eagre *e, uint8_t role, uint32_t topic_uid, uint32_t generation);
+
+/* ---- between session.c, attach.c and instance.c; the lock is held -------------------------------- */
+
+/* Connect and greet. EAGRE_E_NO_DAEMON and so on; then sock is -1. */
+int eg_session_connect(struct eagre *e, int64_t deadline_ns);
+void eg_session_disconnect(struct eagre *e);
+/* One request on the present connection. *sent (may be NULL): the daemon may have seen it. A failed
+ * connection is closed (sock -1); a refusal by the daemon leaves it open. */
+int eg_session_exchange(struct eagre *e, struct eg_enc *req, void *reply_buf, size_t reply_cap,
+                        struct eg_dec *reply, int *fds, size_t fds_cap, size_t *nfds,
+                        int64_t deadline_ns, bool *sent);
+/* ATTACH anew (owner 0) or again, and what follows from it. */
+int eg_session_attach(struct eagre *e, int64_t deadline_ns);
+/* Map a received object of at least len bytes; at `at` if that is not NULL. Closes nothing. */
+int eg_session_map(int fd, size_t len, bool writable, void *at, const char *what, void **out);
+
+#endif

@@ -1,0 +1,56 @@
+/*
+ * topic.h - a topic as one handle (a producer, or a consumer) has it mapped, partition by
+ * partition. Used by that handle's thread alone.
+ */
+#ifndef EG_CLIENT_TOPIC_H
+#define EG_CLIENT_TOPIC_H
+
+#include "client/session.h"
+#include "log/map.h"
+
+struct eg_topic {
+    struct eagre *e;
+    char name[EG_TOPIC_NAME_MAX + 1];
+    uint32_t uid;
+    int role;            /* enum eg_role */
+    uint32_t generation; /* of the instance that all of this belongs to; see session.h */
+
+    struct eg_topic_status *status; /* read-only */
+    size_t status_bytes;
+    struct eg_waiters *waiters;
+    size_t waiters_bytes;
+    int ring_fd;
+    size_t ring_bytes;
+    size_t ring_stride;
+
+    /* Fixed settings, checked when opened. */
+    uint64_t capacity; /* segment.bytes */
+    uint32_t slots;    /* ring.segments */
+    uint32_t align;
+    bool single_writer;
+
+    uint32_t partitions_mapped;     /* entries of maps; present partitions when last looked */
+    struct eg_partition_map **maps; /* [partitions_mapped]; NULL: not mapped yet */
+};
+
+/* OPEN it for the role, attaching first if needed. EAGRE_E_UNKNOWN_TOPIC, _PERMISSION, _BUSY, ... */
+int eg_topic_open(struct eagre *e, int role, const char *name, struct eg_topic **out);
+
+/* Unmap everything and give the role back. The maps are freed. NULL is fine. */
+void eg_topic_close(struct eg_topic *t);
+
+/* Partitions present now, as far as they are in what is mapped. It never shrinks. */
+uint32_t eg_topic_partitions(struct eg_topic *t);
+
+/* The map of a partition: made, with the buffers that its ring uses, on first use; then the same
+ * pointer until close. EAGRE_E_UNKNOWN_PARTITION, EAGRE_E_NO_DAEMON, ... */
+int eg_topic_partition(struct eg_topic *t, uint32_t partition, struct eg_partition_map **out);
+
+/*
+ * After e->generation != t->generation: open it in the new instance and refill all maps, which stay
+ * at their addresses. EAGRE_E_TOPIC_DELETED: the topic is not there, or another of that name is.
+ * On failure the old state stays and it can be tried again.
+ */
+int eg_topic_reopen(struct eg_topic *t);
+
+#endif

@@ -1,0 +1,50 @@
+/*
+ * loop.h - the daemon's one loop: epoll, the services' ticks, and the sleep that producers end.
+ *
+ *   forever: tick every service; the earliest answer is how long epoll may wait; wait; call the
+ *   watches that are ready (at most 64 a round, so that ticks are never far apart).
+ *
+ * Sleep: a wait longer than EG_LOOP_NAP_NS is announced: bells->asleep = 1 (seq_cst), then
+ * bells->work is looked at once more. A producer sets its bit in work, then loads asleep (both
+ * seq_cst): at least one of the two sees the other, so no work is slept through. Shorter waits are
+ * not announced and cost producers nothing.
+ */
+#ifndef EG_LOOP_H
+#define EG_LOOP_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/epoll.h>
+
+struct eg_daemon;
+struct eg_loop;
+
+#define EG_LOOP_NAP_NS 2000000ll
+
+/* One watched descriptor; lives inside its owner's struct (container_of), which must stay until
+ * eg_loop_remove(). The watch does not own the fd. */
+struct eg_watch {
+    int fd;
+    void (*ready)(struct eg_daemon *d, struct eg_watch *w, uint32_t events); /* EPOLL* */
+};
+
+int eg_loop_open(struct eg_loop **out);
+void eg_loop_close(struct eg_loop *l);
+int eg_loop_add(struct eg_loop *l, struct eg_watch *w, uint32_t events);
+int eg_loop_change(struct eg_loop *l, struct eg_watch *w, uint32_t events);
+/* Before the fd is closed. Safe anywhere, also from within a ready() for another watch of the same
+ * round: w's pending event is forgotten, so that its owner may be freed at once. */
+void eg_loop_remove(struct eg_loop *l, struct eg_watch *w);
+
+/* Runs until eg_loop_stop(). */
+void eg_loop_run(struct eg_daemon *d);
+void eg_loop_stop(struct eg_loop *l);
+
+/* Takes every bit of bells->work and calls f with each partition index (0 .. EG_PARTITIONS_MAX - 1;
+ * whether there is such a partition is the caller's business: any producer can set any bit). Whoever
+ * ticks slots calls it, or the loop would find the bits again and never sleep. */
+void eg_loop_take_work(struct eg_daemon *d, void (*f)(struct eg_daemon *d, uint32_t partition_index));
+
+#define eg_container_of(ptr, type, member) ((type *)((char *)(ptr)-offsetof(type, member)))
+
+#endif

@@ -52,6 +52,10 @@ _Static_assert(ATOMIC_INT_LOCK_FREE == 2 && ATOMIC_LONG_LOCK_FREE == 2 &&
  * look (store-load order, see fence below). */
 #define eg_fetch_or_seq_cst(p, v) atomic_fetch_or_explicit((p), (v), memory_order_seq_cst)
 
+/* The other halves of that order: take the bits back, or take all that were set. */
+#define eg_fetch_and_seq_cst(p, v) atomic_fetch_and_explicit((p), (v), memory_order_seq_cst)
+#define eg_exchange_seq_cst(p, v) atomic_exchange_explicit((p), (v), memory_order_seq_cst)
+
 /* Count. Orders nothing. */
 #define eg_fetch_add_relaxed(p, v) atomic_fetch_add_explicit((p), (v), memory_order_relaxed)
 
@@ -60,16 +64,7 @@ _Static_assert(ATOMIC_INT_LOCK_FREE == 2 && ATOMIC_LONG_LOCK_FREE == 2 &&
  * look; set the waiter bit, then look). Where the other side calls eg_membarrier(), this side
  * needs eg_compiler_barrier() only.
  */
-static inline void eg_fence_seq_cst(void) {
-#if defined(__SANITIZE_THREAD__) && !defined(__clang__)
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wtsan" /* TSan ignores the fence, but the CPU does not */
-    atomic_thread_fence(memory_order_seq_cst);
-#pragma GCC diagnostic pop
-#else
-    atomic_thread_fence(memory_order_seq_cst);
-#endif
-}
+#define eg_fence_seq_cst() atomic_thread_fence(memory_order_seq_cst)
 
 /* The compiler may not move memory accesses over this point; the CPU may. */
 #define eg_compiler_barrier() atomic_signal_fence(memory_order_seq_cst)

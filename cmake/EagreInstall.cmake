@@ -34,3 +34,11 @@ if(TARGET eagre_shared)
     configure_file(${CMAKE_SOURCE_DIR}/cmake/eagre.pc.in ${CMAKE_BINARY_DIR}/eagre.pc @ONLY)
     install(FILES ${CMAKE_BINARY_DIR}/eagre.pc DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig)
 endif()
+
+configure_file(${CMAKE_SOURCE_DIR}/packaging/systemd/eagred.service.in ${CMAKE_BINARY_DIR}/eagred.service @ONLY)
+install(FILES ${CMAKE_BINARY_DIR}/eagred.service DESTINATION lib/systemd/system)
+install(FILES ${CMAKE_SOURCE_DIR}/packaging/systemd/eagre.sysusers.conf
+    DESTINATION lib/sysusers.d RENAME eagre.conf)
+if(EXISTS ${CMAKE_SOURCE_DIR}/packaging/eagred.conf)
+    install(FILES ${CMAKE_SOURCE_DIR}/packaging/eagred.conf DESTINATION ${CMAKE_INSTALL_DOCDIR}/examples)
+endif()

@@ -31,6 +31,8 @@ if(TARGET eagre_shared)
     install(FILES ${CMAKE_BINARY_DIR}/eagreConfig.cmake ${CMAKE_BINARY_DIR}/eagreConfigVersion.cmake
         DESTINATION ${package})
 
+    # Relative, so that the installed tree can be moved and --prefix is obeyed.
+    file(RELATIVE_PATH PC_TO_PREFIX ${CMAKE_INSTALL_FULL_LIBDIR}/pkgconfig ${CMAKE_INSTALL_PREFIX})
     configure_file(${CMAKE_SOURCE_DIR}/cmake/eagre.pc.in ${CMAKE_BINARY_DIR}/eagre.pc @ONLY)
     install(FILES ${CMAKE_BINARY_DIR}/eagre.pc DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig)
 endif()

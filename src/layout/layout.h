@@ -175,10 +175,7 @@ struct eg_partition_status {
 
 struct eg_slot {
     _Atomic uint64_t word;      /* seq, buffer, state. READY->OPEN: producers' CAS; rest: daemon */
-    _Atomic uint64_t allocated; /* bytes of the buffer with memory behind them; only ever ahead */
-    uint8_t pad0[48];
-    _Atomic uint64_t hint;      /* tail: where to start looking for the free place. relaxed */
-    uint8_t pad1[56];
+    uint8_t pad0[56];
 };
 
 struct eg_ring {
@@ -219,6 +216,13 @@ struct eg_segment_header {
     _Atomic int64_t base;   /* offset of record 0. Producers: CAS from EG_BASE_UNSET, acq_rel */
     uint32_t base_crc;      /* log file only: CRC32C of base, seeded with crc */
     uint32_t pad1;
+    /* `allocated` and `hint` lie in the buffer and not in the slot: a producer that stops before it
+     * stores them, and goes on after the slot got another buffer, must not tell lies of that one. */
+    _Atomic uint64_t allocated; /* bytes from the start with memory behind them; only ever grows.
+                                   Daemon and producers: CAS up, release; readers acquire */
+    uint8_t pad2[40];
+    _Atomic uint64_t hint; /* tail: where to start looking for the free place. relaxed */
+    uint8_t pad3[56];
 };
 
 /* A frame: header, key, value, headers block (u32 length, then pairs), zeros to the alignment. */
@@ -274,11 +278,12 @@ static_assert(sizeof(struct eg_topic_status) <= EG_PAGE, "eg_topic_status");
 static_assert(offsetof(struct eg_partition_status, slot) == 128, "eg_partition_status.slot");
 static_assert(offsetof(struct eg_partition_status, buffer) == 128 + 512 + 256, "eg_partition_status.buffer");
 static_assert(sizeof(struct eg_partition_status) == EG_PAGE, "eg_partition_status");
-static_assert(sizeof(struct eg_slot) == 128 && offsetof(struct eg_slot, hint) == 64, "eg_slot");
+static_assert(sizeof(struct eg_slot) == EG_LINE, "eg_slot");
 static_assert(offsetof(struct eg_ring, active) == 64 && offsetof(struct eg_ring, slot) == 128, "eg_ring");
 static_assert(offsetof(struct eg_waiters, bits) == 64 && sizeof(struct eg_waiters) == 1024, "eg_waiters");
 static_assert(offsetof(struct eg_segment_header, crc) == 56, "eg_segment_header.crc");
 static_assert(offsetof(struct eg_segment_header, base) == 64, "eg_segment_header.base");
+static_assert(offsetof(struct eg_segment_header, hint) == 128, "eg_segment_header.hint");
 static_assert(offsetof(struct eg_frame, payload) == EG_FRAME_HEADER, "eg_frame");
 static_assert(sizeof(_Atomic uint64_t) == 8 && ATOMIC_LLONG_LOCK_FREE == 2, "lock-free u64");
 
@@ -298,7 +303,8 @@ int eg_magic_check(const struct eg_magic *m, uint64_t magic, const char *what);
 /* Ranges of a topic's fixed settings, as any process must check them before it does arithmetic. */
 int eg_topic_status_check(const struct eg_topic_status *t, size_t mapped);
 
-/* The daemon: (re)write the header of a buffer for segment seq, base unset. Everything but the frames. */
+/* The daemon: (re)write the header of a buffer for segment seq: base unset, hint at the first frame;
+ * `allocated` is left as it is. The frames are not touched. */
 void eg_segment_init(struct eg_segment_header *h, const struct eg_topic_status *t,
                      uint32_t partition, uint32_t partition_uid, uint64_t seq, int64_t now_ns);
 /* EAGRE_OK if h is the header of that segment. */

@@ -1,0 +1,388 @@
+#include "log/reader.h"
+
+#include <inttypes.h>
+
+#include "log/pin.h"
+#include "sys/cpu.h"
+#include "sys/errbuf.h"
+#include "sys/faultpoint.h"
+
+void eg_reader_init(struct eg_reader *r, struct eg_partition_map *m, _Atomic uint64_t *pin,
+                    bool fence, bool check_crcs, int64_t offset) {
+    memset(r, 0, sizeof(*r));
+    r->map = m;
+    r->pin = pin;
+    r->fence = fence;
+    r->check_crcs = check_crcs;
+    r->offset = offset;
+}
+
+void eg_reader_unpin(struct eg_reader *r) {
+    if (r->pinned) {
+        eg_pin_clear(r->pin);
+        r->pinned = false;
+        EG_FAULT("edge.unpinned");
+    }
+}
+
+void eg_reader_seek(struct eg_reader *r, int64_t offset) {
+    eg_reader_unpin(r);
+    r->placed = false;
+    r->offset = offset;
+}
+
+int64_t eg_reader_beginning(const struct eg_reader *r) {
+    return eg_load_acquire(&r->map->status->log_start); /* partner: retire's release */
+}
+
+/* Pin segment seq if it is open: EG_LOG_GONE if it is not. */
+static int pin(struct eg_reader *r, uint64_t seq) {
+    struct eg_partition_map *m = r->map;
+    struct eg_slot *slot = eg_slot_of(m, seq);
+    eg_pin_set(r->pin, eg_pin_make(false, m->index, seq), r->fence);
+    r->pinned = true;
+    EG_FAULT("pin.stored");
+    uint64_t word = eg_load_acquire(&slot->word); /* partner: slot.opened */
+    if (eg_slot_seq(word) != seq || eg_slot_state(word) != EG_SLOT_OPEN) {
+        eg_reader_unpin(r);
+        return EG_LOG_GONE;
+    }
+    EG_FAULT("pin.checked");
+    uint32_t number = eg_slot_buffer(word);
+    int rc = eg_segment_map(m, number, seq);
+    if (rc != EAGRE_OK) {
+        bool moved = eg_load_acquire(&slot->word) != word;
+        eg_reader_unpin(r);
+        return moved ? EG_LOG_GONE : rc;
+    }
+    int64_t base = eg_load_acquire(&eg_map_header(m, number)->base);
+    if (base < 0) {
+        eg_reader_unpin(r);
+        return eg_error_set(EAGRE_E_CORRUPT, "partition %u: open segment %" PRIu64 " has no base offset",
+                            m->number, seq);
+    }
+    r->slot = slot;
+    r->slot_word = word;
+    r->buffer = &m->bufs[number];
+    r->base = r->buffer->base;
+    if (r->seq != seq || r->base_offset != base || r->seed == 0)
+        r->seed = eg_frame_seed(m->uid, seq);
+    r->seq = seq;
+    r->base_offset = base;
+    return EAGRE_OK;
+}
+
+/* The word at pos of the pinned segment, or 0 where no memory is behind it yet. */
+static inline int load_word(struct eg_reader *r, uint64_t pos, uint64_t *word) {
+    if (__builtin_expect(pos + EG_LINE > r->buffer->ready_to, 0)) {
+        int rc = eg_segment_ready(r->map, eg_slot_buffer(r->slot_word), pos + EG_LINE);
+        if (rc == EG_LOG_GONE) {
+            *word = 0;
+            return EAGRE_OK;
+        }
+        if (rc != EAGRE_OK)
+            return rc;
+    }
+    /* Acquire: with a published word comes the frame. Partner: publish.done. */
+    *word = eg_load_acquire(&eg_frame_at(r->base, pos)->word);
+    return EAGRE_OK;
+}
+
+/* May the length bytes of the frame at pos be touched? Its producer marked them allocated before. */
+static inline bool frame_ready(struct eg_reader *r, uint64_t pos, uint64_t length) {
+    if (__builtin_expect(pos + length <= r->buffer->ready_to, 1))
+        return true;
+    return eg_segment_ready(r->map, eg_slot_buffer(r->slot_word), pos + length) == EAGRE_OK;
+}
+
+static int corrupt(const struct eg_reader *r, const char *what) {
+    return eg_error_set(EAGRE_E_CORRUPT,
+                        "partition %u: segment %" PRIu64 ", position %" PRIu64 " (offset %" PRId64 "): %s",
+                        r->map->number, r->seq, r->pos, r->base_offset + (int64_t)r->index, what);
+}
+
+static int out_of_range(const struct eg_reader *r, const char *why) {
+    return eg_error_set(EAGRE_E_OFFSET_OUT_OF_RANGE,
+                        "partition %u: offset %" PRId64 " is %s (the log begins at %" PRId64 ")",
+                        r->map->number, r->offset, why, eg_reader_beginning(r));
+}
+
+/* A place in the pinned segment, at or before record `index`, that the hot index knows of and
+ * that looks like a frame with that record number; else the first frame. */
+static void start_near(struct eg_reader *r, uint64_t index) {
+    struct eg_partition_map *m = r->map;
+    const _Atomic uint64_t *entries =
+        eg_ring_index(m->ring, m->slots, (uint32_t)(r->seq % m->slots), m->capacity);
+    uint64_t low = 0, high = eg_index_blocks(m->capacity); /* entries[low] is fine, [high] is not */
+    r->pos = EG_SEGMENT_DATA;
+    r->index = 0;
+    while (high - low > 1) {
+        uint64_t at = low + (high - low) / 2;
+        /* A block that a large frame covers has no entry: the next lower one that has. */
+        uint64_t block = at;
+        uint64_t entry = 0;
+        while (block > low && !eg_index_is_of(entry = eg_load_relaxed(&entries[block]), r->seq))
+            block--;
+        if (block == low || eg_index_record(entry) > index) {
+            high = block == low ? at : block;
+            if (block == low && high - low <= 1)
+                break;
+            continue;
+        }
+        uint64_t pos = eg_index_pos(entry, block), word;
+        if ((pos & (m->align - 1)) != 0 || m->capacity - pos < EG_FRAME_HEADER ||
+            load_word(r, pos, &word) != EAGRE_OK || !eg_word_is_sane(word, pos, m->capacity, m->align)) {
+            high = block; /* nothing there (yet): stay below */
+            continue;
+        }
+        r->pos = pos;
+        r->index = eg_index_record(entry);
+        low = at;
+    }
+}
+
+/* Find r->offset in the ring and stand there, pinned. */
+static int place(struct eg_reader *r) {
+    struct eg_partition_map *m = r->map;
+    for (int attempt = 0; attempt < 64; attempt++) {
+        uint64_t active = eg_load_acquire(&m->ring->active);
+        if (active > EG_SEQ_MAX)
+            return eg_error_set(EAGRE_E_CORRUPT, "partition %u: active segment %" PRIu64, m->number, active);
+        int rc = EG_LOG_GONE;
+        uint64_t seq = active + 1;
+        while (seq > 0 && active + 1 - seq < m->slots) {
+            rc = pin(r, --seq);
+            if (rc != EAGRE_OK || r->base_offset <= r->offset)
+                break;
+            eg_reader_unpin(r);
+            rc = EG_LOG_GONE;
+        }
+        if (rc == EG_LOG_GONE) {
+            if (eg_load_acquire(&m->ring->active) != active)
+                continue; /* it turned while we looked */
+            rc = eg_partition_usable(m);
+            if (rc != EAGRE_OK)
+                return rc;
+            return out_of_range(r, "not in the log any more");
+        }
+        if (rc != EAGRE_OK)
+            return rc;
+        uint64_t wanted = (uint64_t)(r->offset - r->base_offset);
+        start_near(r, wanted);
+        /* Walk on, over claimed frames too: their places are fixed. */
+        for (;;) {
+            uint64_t word = 0;
+            if (r->pos < m->capacity && (rc = load_word(r, r->pos, &word)) != EAGRE_OK)
+                return rc;
+            if (r->index == wanted) {
+                r->placed = true;
+                return EAGRE_OK;
+            }
+            if (word != 0 && !eg_word_is_sane(word, r->pos, m->capacity, m->align))
+                return corrupt(r, "no frame word");
+            if (word == 0 || eg_word_kind(word) == EG_KIND_EOS) {
+                bool last = seq == active && word == 0 && r->pos < m->capacity;
+                eg_reader_unpin(r);
+                if (!last && eg_load_acquire(&m->ring->active) > seq)
+                    break; /* it belongs to a later segment: look again */
+                return out_of_range(r, "beyond the end of the log");
+            }
+            if (r->index + eg_word_count(word) > wanted) {
+                r->placed = true; /* inside a pad or an unpublished batch: poll skips what is before */
+                return EAGRE_OK;
+            }
+            r->index += eg_word_count(word);
+            r->pos += eg_word_length(word);
+        }
+    }
+    return eg_error_set(EAGRE_E_WOULD_BLOCK, "partition %u: the ring turns faster than it can be searched",
+                        m->number);
+}
+
+/* At the end of a segment: stand at the start of the next. EG_LOG_AGAIN: it is not open yet. */
+static int next_segment(struct eg_reader *r) {
+    struct eg_partition_map *m = r->map;
+    uint64_t word = eg_load_acquire(&eg_slot_of(m, r->seq + 1)->word);
+    if (eg_slot_seq(word) == r->seq + 1 && eg_slot_state(word) == EG_SLOT_READY)
+        return EG_LOG_AGAIN;
+    if (eg_slot_seq(word) <= r->seq) { /* the daemon has not prepared it yet, or the topic is closed */
+        int rc = eg_partition_usable(m);
+        return rc != EAGRE_OK ? rc : EG_LOG_AGAIN;
+    }
+    int64_t expected = r->base_offset + (int64_t)r->index;
+    eg_reader_unpin(r);
+    int rc = pin(r, r->seq + 1);
+    if (rc == EG_LOG_GONE) {
+        r->placed = false;
+        return EG_LOG_GONE;
+    }
+    if (rc != EAGRE_OK)
+        return rc;
+    if (r->base_offset != expected) {
+        r->placed = false;
+        eg_reader_unpin(r);
+        return eg_error_set(EAGRE_E_CORRUPT,
+                            "partition %u: segment %" PRIu64 " begins at offset %" PRId64
+                            ", but the one before ends at %" PRId64,
+                            m->number, r->seq, r->base_offset, expected);
+    }
+    r->pos = EG_SEGMENT_DATA;
+    r->index = 0;
+    return EAGRE_OK;
+}
+
+static inline void fill(const struct eg_reader *r, const struct eg_frame_view *v, eagre_record_t *out) {
+    out->key = v->key;
+    out->value = v->value;
+    out->headers = v->headers;
+    out->key_len = v->key_length;
+    out->value_len = v->value_length;
+    out->headers_len = v->headers_length;
+    out->partition = (int32_t)r->map->number;
+    out->offset = r->base_offset + (int64_t)v->index;
+    out->timestamp_ns = v->timestamp_ns;
+}
+
+int eg_reader_poll(struct eg_reader *r, eagre_record_t *records, size_t max, size_t *n) {
+    struct eg_partition_map *m = r->map;
+    size_t got = 0;
+    int rc;
+    *n = 0;
+    if (!r->placed) {
+        if ((rc = place(r)) != EAGRE_OK)
+            goto failed;
+    } else if (!r->pinned) {
+        rc = pin(r, r->seq);
+        if (rc == EG_LOG_GONE) { /* let go meanwhile: perhaps the offset is in the next one */
+            r->placed = false;
+            rc = place(r);
+        }
+        if (rc != EAGRE_OK)
+            goto failed;
+    }
+    while (got < max) {
+        uint64_t word = 0;
+        if (__builtin_expect(r->pos < m->capacity, 1) && (rc = load_word(r, r->pos, &word)) != EAGRE_OK)
+            goto failed;
+        if (eg_word_state(word) != EG_PUBLISHED && r->pos < m->capacity) {
+            if (__builtin_expect(word != 0 && eg_word_state(word) != EG_CLAIMED, 0)) {
+                rc = corrupt(r, "no frame word");
+                goto failed;
+            }
+            break; /* the edge */
+        }
+        if (__builtin_expect(r->pos >= m->capacity || eg_word_kind(word) == EG_KIND_EOS, 0)) {
+            if (got > 0)
+                break; /* records of one segment a call: one pin */
+            rc = next_segment(r);
+            if (rc == EG_LOG_AGAIN)
+                break;
+            if (rc == EG_LOG_GONE)
+                rc = place(r);
+            if (rc != EAGRE_OK)
+                goto failed;
+            continue;
+        }
+        if (__builtin_expect(!eg_word_is_sane(word, r->pos, m->capacity, m->align), 0)) {
+            rc = corrupt(r, "no frame word");
+            goto failed;
+        }
+        uint64_t length = eg_word_length(word);
+        uint64_t end = r->index + eg_word_count(word);
+        if (__builtin_expect(eg_word_kind(word) == EG_KIND_DATA, 1)) {
+            const struct eg_frame *f = eg_frame_at(r->base, r->pos);
+            struct eg_frame_view v;
+            const char *bad = NULL;
+            if (!frame_ready(r, r->pos, length))
+                bad = "a frame without memory behind it";
+            else if (!eg_frame_view(f, word, &v))
+                bad = "lengths do not fit the frame";
+            else if (v.index != r->index)
+                bad = "record number does not continue the one before";
+            else if (r->check_crcs && !eg_frame_crc_ok(f, r->pos, word, r->seed, &v))
+                bad = "checksum (CRC32C) does not match";
+            if (__builtin_expect(bad != NULL, 0)) {
+                if (got > 0)
+                    break; /* first what is good */
+                rc = corrupt(r, bad);
+                goto failed;
+            }
+            if (__builtin_expect(r->base_offset + (int64_t)r->index >= r->offset, 1))
+                fill(r, &v, &records[got++]);
+        }
+        r->pos += length;
+        r->index = end;
+        int64_t next = r->base_offset + (int64_t)end;
+        if (__builtin_expect(next > r->offset, 1))
+            r->offset = next;
+    }
+    if (got == 0)
+        eg_reader_unpin(r);
+    *n = got;
+    return EAGRE_OK;
+
+failed:
+    eg_reader_unpin(r);
+    return rc;
+}
+
+bool eg_reader_has_news(const struct eg_reader *r) {
+    const struct eg_partition_map *m = r->map;
+    if (!r->placed)
+        return true;
+    /* Not pinned: the bytes may be those of a later life. Poll decides; this is only a hint, and
+     * it is safe to load: the mapping stays, and the memory was there when we were at this place. */
+    if (eg_load_relaxed(&r->slot->word) != r->slot_word)
+        return true;
+    if (r->pos >= m->capacity)
+        return eg_slot_seq(eg_load_relaxed(&eg_slot_of(m, r->seq + 1)->word)) > r->seq &&
+               eg_slot_state(eg_load_relaxed(&eg_slot_of(m, r->seq + 1)->word)) != EG_SLOT_READY;
+    if (r->pos + EG_LINE > r->buffer->ready_to)
+        return eg_load_relaxed(&eg_map_header(m, eg_slot_buffer(r->slot_word))->allocated) > r->pos;
+    uint64_t word = eg_load_relaxed(&eg_frame_at(r->base, r->pos)->word);
+    if (eg_word_state(word) != EG_PUBLISHED)
+        return false;
+    if (eg_word_kind(word) != EG_KIND_EOS)
+        return true;
+    uint64_t next = eg_load_relaxed(&eg_slot_of(m, r->seq + 1)->word);
+    return eg_slot_seq(next) > r->seq && eg_slot_state(next) != EG_SLOT_READY;
+}
+
+int eg_reader_end(struct eg_reader *r, int64_t *offset) {
+    struct eg_partition_map *m = r->map;
+    struct eg_reader look = *r; /* its own place; the pin cell is the reader's */
+    eg_reader_unpin(r);
+    look.pinned = false;
+    for (int attempt = 0; attempt < 1024; attempt++) {
+        uint64_t seq = eg_load_acquire(&m->ring->active);
+        int rc = seq > EG_SEQ_MAX ? EG_LOG_GONE : pin(&look, seq);
+        if (rc == EG_LOG_GONE) {
+            rc = eg_partition_usable(m);
+            if (rc != EAGRE_OK)
+                return rc;
+            continue;
+        }
+        if (rc != EAGRE_OK)
+            return rc;
+        uint64_t hint = eg_load_relaxed(&((struct eg_segment_header *)(void *)look.base)->hint);
+        look.pos = eg_hint_pos(hint);
+        look.index = eg_hint_index(hint);
+        if (look.pos - EG_SEGMENT_DATA > m->capacity - EG_SEGMENT_DATA || (look.pos & (m->align - 1)) != 0) {
+            look.pos = EG_SEGMENT_DATA;
+            look.index = 0;
+        }
+        uint64_t word = 0;
+        while (look.pos < m->capacity && (rc = load_word(&look, look.pos, &word)) == EAGRE_OK &&
+               eg_word_is_sane(word, look.pos, m->capacity, m->align) &&
+               eg_word_kind(word) != EG_KIND_EOS) {
+            look.pos += eg_word_length(word);
+            look.index += eg_word_count(word);
+        }
+        eg_reader_unpin(&look);
+        if (rc != EAGRE_OK)
+            return rc;
+        *offset = look.base_offset + (int64_t)look.index;
+        return EAGRE_OK;
+    }
+    return eg_error_set(EAGRE_E_WOULD_BLOCK, "partition %u: its active segment is closed", m->number);
+}

@@ -1,0 +1,74 @@
+#include "log/rotate.h"
+
+#include <inttypes.h>
+
+static void tell_daemon(struct eg_partition_map *m) {
+    /* The bit, then `asleep`: seq_cst both, as the daemon sets asleep, then looks at the bits. */
+    eg_fetch_or_seq_cst(&m->bells->work[m->index / 64], 1ull << m->index % 64);
+    if (atomic_load(&m->bells->asleep) != 0)
+        m->ops->wake_daemon(m);
+}
+
+int eg_rotate(struct eg_writer *w, uint64_t pos, uint64_t index) {
+    struct eg_partition_map *m = w->map;
+    struct eg_slot *next = eg_slot_of(m, w->seq + 1);
+
+    if (pos < m->capacity) {
+        uint64_t word = 0;
+        uint64_t eos = eg_word_make(EG_PUBLISHED, EG_KIND_EOS, false, m->capacity - pos, 0, w->owner);
+        /* Acq_rel: whoever sees the end sees all that led here. */
+        if (!eg_cas_acq_rel(&eg_frame_at(w->base, pos)->word, &word, eos) &&
+            eg_word_kind(word) != EG_KIND_EOS)
+            return EG_LOG_AGAIN; /* a smaller record still found room: walk on */
+    }
+    EG_FAULT("eos.set");
+
+    /* Acquire: READY brings the prepared buffer. Partner: the daemon's ready.before. */
+    uint64_t word = eg_load_acquire(&next->word);
+    if (eg_slot_seq(word) != w->seq + 1 ||
+        (eg_slot_state(word) != EG_SLOT_READY && eg_slot_state(word) != EG_SLOT_OPEN)) {
+        if (eg_load_acquire(&m->ring->active) != w->seq)
+            return EG_LOG_AGAIN; /* the ring went on without us */
+        int rc = eg_partition_usable(m);
+        if (rc != EAGRE_OK)
+            return rc;
+        tell_daemon(m);
+        return eg_error_set(EAGRE_E_WOULD_BLOCK,
+                            "partition %u: no free segment: segment %" PRIu64 " is full and the next slot "
+                            "is not ready",
+                            m->number, w->seq);
+    }
+    EG_FAULT("next.seen");
+
+    if (eg_slot_state(word) == EG_SLOT_READY) {
+        uint32_t number = eg_slot_buffer(word);
+        int rc = eg_segment_map(m, number, w->seq + 1);
+        if (rc != EAGRE_OK) {
+            /* Not this segment's any more because others went on? Then it is no damage. */
+            if (eg_load_acquire(&m->ring->active) != w->seq || eg_load_acquire(&next->word) != word)
+                return EG_LOG_AGAIN;
+            return rc;
+        }
+        int64_t base = w->base_offset + (int64_t)index;
+        int64_t seen = EG_BASE_UNSET;
+        if (!eg_cas_acq_rel(&eg_map_header(m, number)->base, &seen, base) && seen != base) {
+            if (eg_load_acquire(&m->ring->active) != w->seq)
+                return EG_LOG_AGAIN;
+            return eg_error_set(EAGRE_E_CORRUPT,
+                                "partition %u: segment %" PRIu64 " begins at offset %" PRId64
+                                ", but the one before ends at %" PRId64,
+                                m->number, w->seq + 1, seen, base);
+        }
+        EG_FAULT("base.set");
+        /* Acq_rel: OPEN publishes the base. Partner: pin.checked. */
+        uint64_t expected = word;
+        eg_cas_acq_rel(&next->word, &expected, eg_slot_make(w->seq + 1, number, EG_SLOT_OPEN));
+        EG_FAULT("slot.opened");
+    }
+    uint64_t active = w->seq;
+    /* Acq_rel: whoever enters seq+1 finds it OPEN. Partner: enter()'s acquire of active. */
+    eg_cas_acq_rel(&m->ring->active, &active, w->seq + 1);
+    EG_FAULT("active.moved");
+    tell_daemon(m);
+    return EG_LOG_AGAIN;
+}

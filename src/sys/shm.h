@@ -32,7 +32,7 @@ void eg_unmap(void *addr, size_t len);
  * Put memory behind [offset, offset + len) of the file, so that a later store cannot fail.
  * Refuses with EAGRE_E_NO_MEMORY, before asking the kernel, if the host or a memory cgroup of this
  * process has not len + EG_HEADROOM_RESERVE left: there the kernel's answer would not be an error
- * but the OOM killer. Doing it again for the same range is cheap.
+ * but the OOM killer. A range that is allocated already stays as it is.
  */
 #define EG_HEADROOM_RESERVE (UINT64_C(4) << 20)
 int eg_shm_allocate(int fd, size_t offset, size_t len);
@@ -42,6 +42,9 @@ int eg_memory_limit(uint64_t *bytes_out);
 
 /* What is left of it now, page cache that can be dropped included. Some 50 us. */
 int eg_memory_headroom(uint64_t *bytes_out);
+
+/* EAGRE_E_NO_MEMORY, naming the limit and its figures, if less than wanted is left. */
+int eg_memory_check(uint64_t wanted);
 
 /* Fault the pages in (for writing or reading) before they are needed. Best effort. */
 void eg_populate(void *addr, size_t len, bool write);

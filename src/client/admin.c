@@ -1,0 +1,322 @@
+#include "eagre/admin.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "client/session.h"
+#include "sys/errbuf.h"
+
+/* A conversation: request, answer and the buffers of both. Too large for some stacks. */
+struct talk {
+    struct eg_enc req;
+    struct eg_dec reply;
+    uint8_t out[EG_MSG_MAX];
+    uint8_t in[EG_MSG_MAX];
+};
+
+static struct talk *talk_begin(uint16_t type) {
+    struct talk *t = malloc(sizeof(*t));
+    if (t == NULL)
+        eg_error_set(EAGRE_E_NO_MEMORY, "control request: %s", strerror(errno));
+    else
+        eg_enc_begin(&t->req, t->out, sizeof(t->out), type, 0, 0);
+    return t;
+}
+
+static int talk_send(struct talk *t, eagre_t *e) {
+    return eg_session_request(e, &t->req, t->in, sizeof(t->in), &t->reply, NULL, 0, NULL);
+}
+
+static int malformed(const char *what) {
+    return eg_error_set(EAGRE_E_PROTOCOL, "eagred's answer to %s is malformed", what);
+}
+
+/* A string for a person: one that is too long is cut. */
+static void read_text(struct eg_dec *d, char *to, size_t cap) {
+    char whole[8192];
+    eg_dec_str(d, whole, sizeof(whole));
+    size_t n = strnlen(whole, cap - 1);
+    memcpy(to, whole, n);
+    to[n] = '\0';
+}
+
+static int check_name(const eagre_t *e, const char *name) {
+    if (e == NULL || name == NULL)
+        return eg_error_set(EAGRE_E_INVALID, "the instance and the topic's name must not be NULL");
+    size_t n = strlen(name);
+    if (n == 0 || n > EG_TOPIC_NAME_MAX)
+        return eg_error_set(EAGRE_E_INVALID, "a topic's name has 1 to %u bytes, this one has %zu", EG_TOPIC_NAME_MAX,
+                            n);
+    return EAGRE_OK;
+}
+
+/* CREATE and ALTER. */
+static int send_settings(eagre_t *e, uint16_t type, const char *name, const eagre_setting_t *settings, size_t count) {
+    int rc = check_name(e, name);
+    if (rc != EAGRE_OK)
+        return rc;
+    if (count > UINT16_MAX || (count > 0 && settings == NULL))
+        return eg_error_set(EAGRE_E_INVALID, "topic '%s': %zu settings", name, count);
+    for (size_t i = 0; i < count; i++)
+        if (settings[i].name == NULL || settings[i].value == NULL || strlen(settings[i].name) > 4096 ||
+            strlen(settings[i].value) > 4096)
+            return eg_error_set(EAGRE_E_INVALID_CONFIG, "topic '%s': setting %zu: name and value must not be NULL, "
+                                                        "nor have more than 4,096 bytes", name, i + 1);
+    struct talk *t = talk_begin(type);
+    if (t == NULL)
+        return EAGRE_E_NO_MEMORY;
+    eg_enc_str(&t->req, name);
+    eg_enc_u16(&t->req, (uint16_t)count);
+    for (size_t i = 0; i < count; i++) {
+        eg_enc_str(&t->req, settings[i].name);
+        eg_enc_str(&t->req, settings[i].value);
+    }
+    rc = talk_send(t, e);
+    if (rc == EAGRE_OK && type == EG_MSG_TOPIC_CREATE) {
+        eg_dec_u32(&t->reply); /* uid */
+        if (!eg_dec_end(&t->reply))
+            rc = malformed("TOPIC_CREATE");
+    }
+    free(t);
+    return rc;
+}
+
+int eagre_topic_create(eagre_t *e, const char *name, const eagre_setting_t *settings, size_t count) {
+    return send_settings(e, EG_MSG_TOPIC_CREATE, name, settings, count);
+}
+
+int eagre_topic_alter(eagre_t *e, const char *name, const eagre_setting_t *settings, size_t count) {
+    return send_settings(e, EG_MSG_TOPIC_ALTER, name, settings, count);
+}
+
+int eagre_topic_delete(eagre_t *e, const char *name) {
+    int rc = check_name(e, name);
+    if (rc != EAGRE_OK)
+        return rc;
+    struct talk *t = talk_begin(EG_MSG_TOPIC_DELETE);
+    if (t == NULL)
+        return EAGRE_E_NO_MEMORY;
+    eg_enc_str(&t->req, name);
+    rc = talk_send(t, e);
+    free(t);
+    return rc;
+}
+
+/* ---- answers in pages ------------------------------------------------------------------------------ */
+
+/* A growing array of items of one size. */
+struct list {
+    void *items;
+    size_t count;
+    size_t item;
+};
+
+static void *list_add(struct list *l) {
+    void *more = reallocarray(l->items, l->count + 1, l->item);
+    if (more == NULL) {
+        eg_error_set(EAGRE_E_NO_MEMORY, "control answer: %s", strerror(errno));
+        return NULL;
+    }
+    l->items = more;
+    void *new = (uint8_t *)more + l->count++ * l->item;
+    memset(new, 0, l->item);
+    return new;
+}
+
+static int read_topics(struct talk *t, struct list *l, bool *more) {
+    *more = eg_dec_u8(&t->reply) != 0;
+    size_t n = eg_dec_u16(&t->reply);
+    for (size_t i = 0; i < n && !t->reply.bad; i++) {
+        eagre_topic_entry_t *entry = list_add(l);
+        if (entry == NULL)
+            return EAGRE_E_NO_MEMORY;
+        eg_dec_str(&t->reply, entry->name, sizeof(entry->name));
+        entry->uid = eg_dec_u32(&t->reply);
+        entry->partitions = eg_dec_u32(&t->reply);
+        memcpy(entry->storage, eg_dec_u8(&t->reply) == EG_STORAGE_DISK ? "disk" : "memory",
+               sizeof("memory"));
+    }
+    /* More of nothing would never end. */
+    return eg_dec_end(&t->reply) && !(*more && n == 0) ? EAGRE_OK : malformed("TOPIC_LIST");
+}
+
+int eagre_topic_list(eagre_t *e, eagre_topic_entry_t **out, size_t *count) {
+    if (e == NULL || out == NULL || count == NULL)
+        return eg_error_set(EAGRE_E_INVALID, "eagre_topic_list: an argument is NULL");
+    struct list l = {.item = sizeof(eagre_topic_entry_t)};
+    bool more = true;
+    int rc = EAGRE_OK;
+    while (rc == EAGRE_OK && more) {
+        struct talk *t = talk_begin(EG_MSG_TOPIC_LIST);
+        if (t == NULL) {
+            rc = EAGRE_E_NO_MEMORY;
+            break;
+        }
+        eagre_topic_entry_t *entries = l.items;
+        eg_enc_str(&t->req, l.count == 0 ? "" : entries[l.count - 1].name);
+        rc = talk_send(t, e);
+        if (rc == EAGRE_OK)
+            rc = read_topics(t, &l, &more);
+        free(t);
+    }
+    if (rc != EAGRE_OK) {
+        free(l.items);
+        return rc;
+    }
+    *out = l.items;
+    *count = l.count;
+    return EAGRE_OK;
+}
+
+static int read_settings(struct talk *t, eagre_topic_info_t *info) {
+    struct list l = {.item = sizeof(eagre_topic_setting_t)};
+    int rc = EAGRE_OK;
+    info->uid = eg_dec_u32(&t->reply);
+    size_t n = eg_dec_u16(&t->reply);
+    for (size_t i = 0; i < n && !t->reply.bad; i++) {
+        eagre_topic_setting_t *s = list_add(&l);
+        if (s == NULL) {
+            rc = EAGRE_E_NO_MEMORY;
+            break;
+        }
+        read_text(&t->reply, s->name, sizeof(s->name));
+        read_text(&t->reply, s->value, sizeof(s->value));
+        s->is_default = eg_dec_u8(&t->reply) != 0;
+    }
+    if (rc == EAGRE_OK && !eg_dec_end(&t->reply))
+        rc = malformed("TOPIC_DESCRIBE");
+    info->settings = l.items;
+    info->setting_count = l.count;
+    return rc;
+}
+
+static int read_partitions(struct talk *t, struct list *l, bool *more) {
+    *more = eg_dec_u8(&t->reply) != 0;
+    size_t n = eg_dec_u16(&t->reply);
+    for (size_t i = 0; i < n && !t->reply.bad; i++) {
+        eagre_partition_info_t *p = list_add(l);
+        if (p == NULL)
+            return EAGRE_E_NO_MEMORY;
+        p->partition = (int32_t)eg_dec_u32(&t->reply);
+        p->state = (int32_t)eg_dec_u32(&t->reply);
+        p->log_start_offset = eg_dec_i64(&t->reply);
+        p->end_offset = eg_dec_i64(&t->reply);
+        p->active_segment = eg_dec_u64(&t->reply);
+        p->hot_segments = eg_dec_u64(&t->reply);
+        p->memory_bytes = eg_dec_u64(&t->reply);
+        p->pinned_bytes = eg_dec_u64(&t->reply);
+    }
+    return eg_dec_end(&t->reply) && !(*more && n == 0) ? EAGRE_OK : malformed("PARTITIONS");
+}
+
+static int ask_partitions(eagre_t *e, eagre_topic_info_t *info) {
+    struct list l = {.item = sizeof(eagre_partition_info_t)};
+    bool more = true;
+    int rc = EAGRE_OK;
+    while (rc == EAGRE_OK && more) {
+        struct talk *t = talk_begin(EG_MSG_PARTITIONS);
+        if (t == NULL) {
+            rc = EAGRE_E_NO_MEMORY;
+            break;
+        }
+        eg_enc_str(&t->req, info->name);
+        eg_enc_u32(&t->req, (uint32_t)l.count);
+        rc = talk_send(t, e);
+        if (rc == EAGRE_OK)
+            rc = read_partitions(t, &l, &more);
+        free(t);
+    }
+    info->partitions = l.items;
+    info->partition_count = l.count;
+    return rc;
+}
+
+int eagre_topic_describe(eagre_t *e, const char *name, eagre_topic_info_t **out) {
+    int rc = check_name(e, name);
+    if (rc != EAGRE_OK)
+        return rc;
+    if (out == NULL)
+        return eg_error_set(EAGRE_E_INVALID, "eagre_topic_describe: out is NULL");
+    eagre_topic_info_t *info = calloc(1, sizeof(*info));
+    struct talk *t = info == NULL ? NULL : talk_begin(EG_MSG_TOPIC_DESCRIBE);
+    if (t == NULL) {
+        free(info);
+        return eg_error_set(EAGRE_E_NO_MEMORY, "topic '%s': %s", name, strerror(ENOMEM));
+    }
+    memcpy(info->name, name, strlen(name) + 1);
+    eg_enc_str(&t->req, name);
+    rc = talk_send(t, e);
+    if (rc == EAGRE_OK)
+        rc = read_settings(t, info);
+    free(t);
+    if (rc == EAGRE_OK)
+        rc = ask_partitions(e, info);
+    if (rc != EAGRE_OK) {
+        eagre_topic_info_free(info);
+        return rc;
+    }
+    *out = info;
+    return EAGRE_OK;
+}
+
+void eagre_topic_info_free(eagre_topic_info_t *info) {
+    if (info == NULL)
+        return;
+    free(info->settings);
+    free(info->partitions);
+    free(info);
+}
+
+static int read_status(struct talk *t, struct list *l, bool *more) {
+    *more = eg_dec_u8(&t->reply) != 0;
+    size_t n = eg_dec_u16(&t->reply);
+    for (size_t i = 0; i < n && !t->reply.bad; i++) {
+        eagre_status_entry_t *s = list_add(l);
+        if (s == NULL)
+            return EAGRE_E_NO_MEMORY;
+        read_text(&t->reply, s->name, sizeof(s->name));
+        read_text(&t->reply, s->value, sizeof(s->value));
+    }
+    return eg_dec_end(&t->reply) && !(*more && n == 0) ? EAGRE_OK : malformed("STATUS");
+}
+
+int eagre_daemon_status(eagre_t *e, eagre_status_entry_t **out, size_t *count) {
+    if (e == NULL || out == NULL || count == NULL)
+        return eg_error_set(EAGRE_E_INVALID, "eagre_daemon_status: an argument is NULL");
+    struct list l = {.item = sizeof(eagre_status_entry_t)};
+    bool more = true;
+    int rc = EAGRE_OK;
+    while (rc == EAGRE_OK && more) {
+        struct talk *t = talk_begin(EG_MSG_STATUS);
+        if (t == NULL) {
+            rc = EAGRE_E_NO_MEMORY;
+            break;
+        }
+        eg_enc_u32(&t->req, (uint32_t)l.count);
+        rc = talk_send(t, e);
+        if (rc == EAGRE_OK)
+            rc = read_status(t, &l, &more);
+        free(t);
+    }
+    if (rc != EAGRE_OK) {
+        free(l.items);
+        return rc;
+    }
+    *out = l.items;
+    *count = l.count;
+    return EAGRE_OK;
+}
+
+int eagre_daemon_shutdown(eagre_t *e, int keep_memory) {
+    if (e == NULL)
+        return eg_error_set(EAGRE_E_INVALID, "eagre_daemon_shutdown: the instance is NULL");
+    struct talk *t = talk_begin(EG_MSG_SHUTDOWN);
+    if (t == NULL)
+        return EAGRE_E_NO_MEMORY;
+    eg_enc_u8(&t->req, keep_memory != 0);
+    int rc = talk_send(t, e);
+    free(t);
+    return rc;
+}

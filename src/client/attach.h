@@ -1,0 +1,11 @@
+/* attach.h - between topic.c and attach.c. */
+#ifndef EG_CLIENT_ATTACH_H
+#define EG_CLIENT_ATTACH_H
+
+#include "client/session.h"
+
+/* Take over what a producer's OPEN brings: the bells, writable, and the daemon's eventfd (both fds
+ * stay the caller's). EAGRE_E_NO_DAEMON if the instance is not of that generation any more. */
+int eg_attach_producer(struct eagre *e, uint32_t generation, int bells_fd, int event_fd);
+
+#endif

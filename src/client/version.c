@@ -1,0 +1,5 @@
+#include "eagre/eagre.h"
+
+const char *eagre_version(void) {
+    return EAGRE_VERSION_STRING;
+}

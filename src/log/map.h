@@ -56,7 +56,7 @@ struct eg_partition_map {
 };
 
 static inline struct eg_segment_header *eg_map_header(const struct eg_partition_map *m, uint32_t buffer) {
-    return (struct eg_segment_header *)m->bufs[buffer].base;
+    return (struct eg_segment_header *)(void *)m->bufs[buffer].base;
 }
 
 #endif

@@ -33,7 +33,8 @@ typedef enum eagre_offset_reset {
 
 typedef struct eagre_consumer_options {
     size_t size; /* sizeof: set by EAGRE_CONSUMER_OPTIONS_INIT */
-    eagre_offset_reset_t auto_offset_reset; /* also where an assigned partition starts; NONE: at the end */
+    eagre_offset_reset_t auto_offset_reset; /* also where an assigned partition
+                                               starts; NONE: nowhere, seek first */
     eagre_wait_t wait;
     int check_crcs; /* Kafka's check.crcs: verify each record's CRC32C before it is returned */
 } eagre_consumer_options_t;
@@ -73,7 +74,8 @@ int eagre_consumer_unassign(eagre_consumer_t *c, const char *topic, int32_t part
  * EAGRE_OK with *n = 0: nothing came in time. A failure concerns one partition, named in the
  * detail, and does not lose the others': EAGRE_E_OFFSET_OUT_OF_RANGE (auto_offset_reset NONE;
  * seek to go on), EAGRE_E_CORRUPT (that partition cannot be read past this place; seek, pause or
- * unassign it), EAGRE_E_TOPIC_DELETED (unassign it), EAGRE_E_CLOSED, EAGRE_E_FORKED.
+ * unassign it), EAGRE_E_TOPIC_DELETED (unassign it), EAGRE_E_NO_DAEMON (the instance was
+ * stopped and nobody is back yet; try again), EAGRE_E_FORKED.
  */
 int eagre_consumer_poll(eagre_consumer_t *c, eagre_record_t *records, size_t max, int32_t timeout_ms,
                         size_t *n);

@@ -78,7 +78,7 @@ int32_t eagre_producer_partitions(eagre_producer_t *p);
  * EAGRE_E_RECORD_TOO_LARGE: over max.message.bytes or an eighth of segment.bytes; the detail has
  * the figures. EAGRE_E_UNKNOWN_PARTITION. EAGRE_E_WOULD_BLOCK / EAGRE_E_TIMED_OUT: no free
  * segment; the detail says what holds it. EAGRE_E_NO_MEMORY: no memory behind the ring.
- * EAGRE_E_TOPIC_DELETED, EAGRE_E_CLOSED (the instance was stopped and is not back),
+ * EAGRE_E_TOPIC_DELETED, EAGRE_E_NO_DAEMON (the instance was stopped and is not back),
  * EAGRE_E_STATE (a claim is open), EAGRE_E_CORRUPT (somebody destroyed the ring), EAGRE_E_FORKED.
  */
 int eagre_produce(eagre_producer_t *p, const eagre_message_t *m, int32_t *partition, int64_t *offset);

@@ -8,12 +8,13 @@
 #include "sys/faultpoint.h"
 
 void eg_reader_init(struct eg_reader *r, struct eg_partition_map *m, _Atomic uint64_t *pin,
-                    bool fence, bool check_crcs, int64_t offset) {
+                    bool fence, bool check_crcs, const char *topic, int64_t offset) {
     memset(r, 0, sizeof(*r));
     r->map = m;
     r->pin = pin;
     r->fence = fence;
     r->check_crcs = check_crcs;
+    r->topic = topic;
     r->offset = offset;
 }
 
@@ -241,6 +242,7 @@ static inline void fill(const struct eg_reader *r, const struct eg_frame_view *v
     out->partition = (int32_t)r->map->number;
     out->offset = r->base_offset + (int64_t)v->index;
     out->timestamp_ns = v->timestamp_ns;
+    out->topic = r->topic;
 }
 
 int eg_reader_poll(struct eg_reader *r, eagre_record_t *records, size_t max, size_t *n) {
@@ -348,11 +350,9 @@ bool eg_reader_has_news(const struct eg_reader *r) {
     return eg_slot_seq(next) > r->seq && eg_slot_state(next) != EG_SLOT_READY;
 }
 
-int eg_reader_end(struct eg_reader *r, int64_t *offset) {
-    struct eg_partition_map *m = r->map;
-    struct eg_reader look = *r; /* its own place; the pin cell is the reader's */
-    eg_reader_unpin(r);
-    look.pinned = false;
+int eg_log_end(struct eg_partition_map *m, _Atomic uint64_t *pin_cell, bool fence, int64_t *offset) {
+    struct eg_reader look;
+    eg_reader_init(&look, m, pin_cell, fence, false, NULL, 0);
     for (int attempt = 0; attempt < 1024; attempt++) {
         uint64_t seq = eg_load_acquire(&m->ring->active);
         int rc = seq > EG_SEQ_MAX ? EG_LOG_GONE : pin(&look, seq);

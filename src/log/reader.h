@@ -21,6 +21,7 @@ struct eg_reader {
     _Atomic uint64_t *pin; /* may be shared by readers that take turns: only one is pinned */
     bool fence;
     bool check_crcs;
+    const char *topic; /* for the records */
 
     int64_t offset; /* next record wanted */
 
@@ -39,7 +40,7 @@ struct eg_reader {
 };
 
 void eg_reader_init(struct eg_reader *r, struct eg_partition_map *m, _Atomic uint64_t *pin,
-                    bool fence, bool check_crcs, int64_t offset);
+                    bool fence, bool check_crcs, const char *topic, int64_t offset);
 
 /*
  * Up to max records of one segment, pointing into it; they stay as they are until the next call on
@@ -57,8 +58,9 @@ void eg_reader_unpin(struct eg_reader *r);
 /* Read from this offset next. It is looked up by the next poll. */
 void eg_reader_seek(struct eg_reader *r, int64_t offset);
 
-/* One behind the last record that was claimed. Uses the reader's pin: unpins first. */
-int eg_reader_end(struct eg_reader *r, int64_t *offset);
+/* One behind the last record that was claimed. pin: a free cell, not the reader's: what was polled
+ * stays pinned. */
+int eg_log_end(struct eg_partition_map *m, _Atomic uint64_t *pin, bool fence, int64_t *offset);
 
 /* First offset of the log. */
 int64_t eg_reader_beginning(const struct eg_reader *r);

@@ -1,0 +1,618 @@
+/* consumer.c - the public consumer: assigned partitions, turns, waiting, resets. */
+#include "eagre/consumer.h"
+
+#include <inttypes.h>
+#include <sched.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "client/notifier.h"
+#include "client/topic.h"
+#include "log/reader.h"
+#include "log/waiters.h"
+#include "sys/clock.h"
+#include "sys/cpu.h"
+#include "sys/errbuf.h"
+#include "sys/futex.h"
+#include "sys/membarrier.h"
+
+#define SPIN_BEFORE_SLEEP_NS 10000     /* EAGRE_WAIT_SLEEP: a record on its way is met awake */
+#define SESSION_CHECK_NS 100000000     /* a waiting consumer looks after its session so often */
+#define SLEEP_WITHOUT_MEMBARRIER 1000000 /* this process may not membarrier: sleep in short naps */
+
+struct subscription {
+    struct eg_topic *topic;
+    uint32_t used; /* assigned partitions */
+};
+
+struct assigned {
+    struct subscription *of;
+    uint32_t number;
+    bool paused;
+    bool nowhere; /* auto.offset.reset none, and no seek yet */
+    struct eg_reader reader;
+};
+
+struct eagre_consumer {
+    const uint32_t *fork_guard;
+    eagre_t *e;
+    eagre_consumer_options_t options;
+    _Atomic uint64_t *pin;
+    _Atomic uint64_t *look_pin; /* for questions that must not unpin what was polled */
+    struct subscription **topics;
+    size_t topic_count;
+    struct assigned **parts;
+    size_t part_count;
+    size_t turn;              /* partition that the next poll asks first */
+    struct assigned *current; /* the one that is pinned, or NULL */
+    uint32_t generation;
+    bool has_bell;
+    bool may_membarrier;
+    uint32_t bell;
+    bool announced; /* bits are set for the notifier */
+    struct eg_notifier *notifier;
+};
+
+/* ---- open and close ------------------------------------------------------------------------------- */
+
+int eagre_consumer_open(eagre_t *e, const eagre_consumer_options_t *options, eagre_consumer_t **out) {
+    static const eagre_consumer_options_t defaults = EAGRE_CONSUMER_OPTIONS_INIT;
+    if (e == NULL || out == NULL)
+        return eg_error_set(EAGRE_E_INVALID, "eagre_consumer_open: instance and out must be given");
+    int rc = eg_session_forked(e);
+    if (rc != EAGRE_OK)
+        return rc;
+    if (options == NULL)
+        options = &defaults;
+    if (options->size != sizeof(*options))
+        return eg_error_set(EAGRE_E_INVALID, "eagre_consumer_open: options.size is %zu, not %zu: use "
+                                             "EAGRE_CONSUMER_OPTIONS_INIT",
+                            options->size, sizeof(*options));
+    if (options->auto_offset_reset > EAGRE_RESET_NONE || options->wait > EAGRE_WAIT_SPIN)
+        return eg_error_set(EAGRE_E_INVALID, "eagre_consumer_open: auto_offset_reset %d or wait %d is out of range",
+                            (int)options->auto_offset_reset, (int)options->wait);
+    rc = eg_client_attach(e);
+    if (rc != EAGRE_OK)
+        return rc;
+    eagre_consumer_t *c = calloc(1, sizeof(*c));
+    if (c == NULL)
+        return eg_error_set(EAGRE_E_NO_MEMORY, "no memory for a consumer");
+    c->e = e;
+    c->options = *options;
+    c->fork_guard = e->fork_guard;
+    c->generation = eg_load_relaxed(&e->generation);
+    c->may_membarrier = eg_membarrier_available();
+    rc = eg_pin_cell_get(e, &c->pin);
+    if (rc == EAGRE_OK && (rc = eg_pin_cell_get(e, &c->look_pin)) != EAGRE_OK)
+        eg_pin_cell_put(e, c->pin);
+    if (rc != EAGRE_OK) {
+        free(c);
+        return rc;
+    }
+    eg_fetch_add_relaxed(&e->handles, 1);
+    *out = c;
+    return EAGRE_OK;
+}
+
+static void retract(eagre_consumer_t *c) {
+    if (!c->announced)
+        return;
+    for (size_t i = 0; i < c->part_count; i++)
+        eg_sleep_retract(c->parts[i]->reader.map->waiters, c->bell);
+    c->announced = false;
+}
+
+void eagre_consumer_close(eagre_consumer_t *c) {
+    if (c == NULL)
+        return;
+    if (*c->fork_guard != 0) {
+        eg_notifier_close(c->notifier);
+        retract(c);
+        if (c->has_bell)
+            eg_bell_put(c->e, c->bell);
+        eg_pin_cell_put(c->e, c->pin);
+        eg_pin_cell_put(c->e, c->look_pin);
+        eg_fetch_add_relaxed(&c->e->handles, -1);
+    }
+    for (size_t i = 0; i < c->part_count; i++)
+        free(c->parts[i]);
+    for (size_t i = 0; i < c->topic_count; i++) {
+        eg_topic_close(c->topics[i]->topic);
+        free(c->topics[i]);
+    }
+    free(c->parts);
+    free(c->topics);
+    free(c);
+}
+
+static int usable(const eagre_consumer_t *c) {
+    if (c == NULL)
+        return eg_error_set(EAGRE_E_INVALID, "no consumer was given");
+    return *c->fork_guard != 0 ? EAGRE_OK : eg_session_forked(c->e);
+}
+
+/* What was polled is not valid any more. */
+static void let_go(eagre_consumer_t *c) {
+    if (c->current != NULL)
+        eg_reader_unpin(&c->current->reader);
+    c->current = NULL;
+}
+
+static int named(const struct assigned *a, int rc) { return eg_error_add(rc, "topic '%s' ", a->of->topic->name); }
+
+/* ---- positions ------------------------------------------------------------------------------------- */
+
+static int end_of(eagre_consumer_t *c, struct assigned *a, int64_t *offset) {
+    int rc = eg_log_end(a->reader.map, c->look_pin, c->e->full_fence, offset);
+    return rc == EAGRE_OK ? rc : named(a, rc);
+}
+
+/* Stand where auto.offset.reset says. */
+static int reset(eagre_consumer_t *c, struct assigned *a) {
+    int64_t offset = eg_reader_beginning(&a->reader);
+    if (c->options.auto_offset_reset == EAGRE_RESET_LATEST) {
+        int rc = end_of(c, a, &offset);
+        if (rc != EAGRE_OK)
+            return rc;
+    }
+    eg_reader_seek(&a->reader, offset);
+    a->nowhere = c->options.auto_offset_reset == EAGRE_RESET_NONE;
+    return EAGRE_OK;
+}
+
+static struct assigned *find(const eagre_consumer_t *c, const char *topic, int32_t partition) {
+    for (size_t i = 0; i < c->part_count; i++)
+        if ((int32_t)c->parts[i]->number == partition && strcmp(c->parts[i]->of->topic->name, topic) == 0)
+            return c->parts[i];
+    return NULL;
+}
+
+/* The assigned partition that a call is about. */
+static int about(eagre_consumer_t *c, const char *topic, int32_t partition, struct assigned **out) {
+    int rc = usable(c);
+    if (rc != EAGRE_OK)
+        return rc;
+    if (topic == NULL)
+        return eg_error_set(EAGRE_E_INVALID, "no topic was given");
+    *out = find(c, topic, partition);
+    if (*out == NULL)
+        return eg_error_set(EAGRE_E_STATE, "topic '%s' partition %d is not assigned to this consumer", topic, partition);
+    return EAGRE_OK;
+}
+
+int eagre_consumer_seek(eagre_consumer_t *c, const char *topic, int32_t partition, int64_t offset) {
+    struct assigned *a;
+    int rc = about(c, topic, partition, &a);
+    if (rc != EAGRE_OK)
+        return rc;
+    if (offset == EAGRE_OFFSET_BEGINNING)
+        offset = eg_reader_beginning(&a->reader);
+    else if (offset == EAGRE_OFFSET_END)
+        rc = end_of(c, a, &offset);
+    else if (offset < 0)
+        rc = eg_error_set(EAGRE_E_INVALID, "topic '%s' partition %d: offset %" PRId64 " is below 0", topic, partition, offset);
+    if (rc != EAGRE_OK)
+        return rc;
+    let_go(c);
+    eg_reader_seek(&a->reader, offset);
+    a->nowhere = false;
+    return EAGRE_OK;
+}
+
+int eagre_consumer_seek_tail(eagre_consumer_t *c, const char *topic, int32_t partition, int64_t n) {
+    struct assigned *a;
+    int64_t end;
+    int rc = about(c, topic, partition, &a);
+    if (rc == EAGRE_OK && n < 0)
+        rc = eg_error_set(EAGRE_E_INVALID, "topic '%s' partition %d: %" PRId64 " records before the end", topic, partition, n);
+    if (rc == EAGRE_OK)
+        rc = end_of(c, a, &end);
+    if (rc != EAGRE_OK)
+        return rc;
+    int64_t beginning = eg_reader_beginning(&a->reader);
+    return eagre_consumer_seek(c, topic, partition, end - beginning < n ? beginning : end - n);
+}
+
+int eagre_consumer_position(eagre_consumer_t *c, const char *topic, int32_t partition, int64_t *offset) {
+    struct assigned *a;
+    int rc = about(c, topic, partition, &a);
+    if (rc == EAGRE_OK)
+        *offset = a->reader.offset;
+    return rc;
+}
+
+int eagre_consumer_beginning_offset(eagre_consumer_t *c, const char *topic, int32_t partition, int64_t *offset) {
+    struct assigned *a;
+    int rc = about(c, topic, partition, &a);
+    if (rc == EAGRE_OK)
+        *offset = eg_reader_beginning(&a->reader);
+    return rc;
+}
+
+int eagre_consumer_end_offset(eagre_consumer_t *c, const char *topic, int32_t partition, int64_t *offset) {
+    struct assigned *a;
+    int rc = about(c, topic, partition, &a);
+    return rc == EAGRE_OK ? end_of(c, a, offset) : rc;
+}
+
+int eagre_consumer_lag(eagre_consumer_t *c, const char *topic, int32_t partition, int64_t *records) {
+    struct assigned *a;
+    int64_t end;
+    int rc = about(c, topic, partition, &a);
+    if (rc == EAGRE_OK)
+        rc = end_of(c, a, &end);
+    if (rc == EAGRE_OK)
+        *records = end > a->reader.offset ? end - a->reader.offset : 0;
+    return rc;
+}
+
+static int set_paused(eagre_consumer_t *c, const char *topic, int32_t partition, bool paused) {
+    struct assigned *a;
+    int rc = about(c, topic, partition, &a);
+    if (rc == EAGRE_OK)
+        a->paused = paused;
+    return rc;
+}
+
+int eagre_consumer_pause(eagre_consumer_t *c, const char *topic, int32_t partition) {
+    return set_paused(c, topic, partition, true);
+}
+
+int eagre_consumer_resume(eagre_consumer_t *c, const char *topic, int32_t partition) {
+    return set_paused(c, topic, partition, false);
+}
+
+/* ---- assignment ------------------------------------------------------------------------------------- */
+
+static struct subscription *subscription_of(const eagre_consumer_t *c, const char *topic) {
+    for (size_t i = 0; i < c->topic_count; i++)
+        if (strcmp(c->topics[i]->topic->name, topic) == 0)
+            return c->topics[i];
+    return NULL;
+}
+
+static int subscribe(eagre_consumer_t *c, const char *topic, struct subscription **out) {
+    *out = subscription_of(c, topic);
+    if (*out != NULL)
+        return EAGRE_OK;
+    struct subscription **topics = realloc(c->topics, (c->topic_count + 1) * sizeof(struct subscription *));
+    if (topics == NULL)
+        return eg_error_set(EAGRE_E_NO_MEMORY, "no memory for topic '%s'", topic);
+    c->topics = topics;
+    struct subscription *s = calloc(1, sizeof(*s));
+    if (s == NULL)
+        return eg_error_set(EAGRE_E_NO_MEMORY, "no memory for topic '%s'", topic);
+    int rc = eg_topic_open(c->e, EG_ROLE_CONSUMER, topic, &s->topic);
+    if (rc != EAGRE_OK) {
+        free(s);
+        return rc;
+    }
+    c->topics[c->topic_count++] = s;
+    *out = s;
+    return EAGRE_OK;
+}
+
+static void drop_if_unused(eagre_consumer_t *c, struct subscription *s) {
+    if (s->used > 0)
+        return;
+    for (size_t i = 0; i < c->topic_count; i++)
+        if (c->topics[i] == s)
+            c->topics[i] = c->topics[--c->topic_count];
+    eg_topic_close(s->topic);
+    free(s);
+}
+
+static int assign_one(eagre_consumer_t *c, struct subscription *s, uint32_t partition) {
+    if (find(c, s->topic->name, (int32_t)partition) != NULL)
+        return EAGRE_OK;
+    struct eg_partition_map *m;
+    int rc = eg_topic_partition(s->topic, partition, &m);
+    if (rc != EAGRE_OK)
+        return rc;
+    struct assigned **parts = realloc(c->parts, (c->part_count + 1) * sizeof(struct assigned *));
+    if (parts == NULL)
+        return eg_error_set(EAGRE_E_NO_MEMORY, "no memory for topic '%s' partition %u", s->topic->name, partition);
+    c->parts = parts;
+    struct assigned *a = calloc(1, sizeof(*a));
+    if (a == NULL)
+        return eg_error_set(EAGRE_E_NO_MEMORY, "no memory for topic '%s' partition %u", s->topic->name, partition);
+    a->of = s;
+    a->number = partition;
+    eg_reader_init(&a->reader, m, c->pin, c->e->full_fence, c->options.check_crcs != 0, s->topic->name, 0);
+    rc = reset(c, a);
+    if (rc != EAGRE_OK) {
+        free(a);
+        return rc;
+    }
+    c->parts[c->part_count++] = a;
+    s->used++;
+    return EAGRE_OK;
+}
+
+int eagre_consumer_assign(eagre_consumer_t *c, const char *topic, int32_t partition) {
+    int rc = usable(c);
+    if (rc != EAGRE_OK)
+        return rc;
+    if (topic == NULL || partition < EAGRE_PARTITION_ALL)
+        return eg_error_set(EAGRE_E_INVALID, "eagre_consumer_assign: topic and partition (or EAGRE_PARTITION_ALL) must be given");
+    let_go(c);
+    retract(c);
+    struct subscription *s;
+    rc = subscribe(c, topic, &s);
+    if (rc != EAGRE_OK)
+        return rc;
+    uint32_t count = eg_topic_partitions(s->topic);
+    if (partition >= 0 && (uint32_t)partition >= count)
+        rc = eg_error_set(EAGRE_E_UNKNOWN_PARTITION, "topic '%s' has partitions 0 to %d, not %d", topic, (int)count - 1, partition);
+    else if (partition >= 0)
+        rc = assign_one(c, s, (uint32_t)partition);
+    else
+        for (uint32_t i = 0; i < count && rc == EAGRE_OK; i++)
+            rc = assign_one(c, s, i);
+    if (rc != EAGRE_OK)
+        drop_if_unused(c, s);
+    return rc;
+}
+
+int eagre_consumer_unassign(eagre_consumer_t *c, const char *topic, int32_t partition) {
+    int rc = usable(c);
+    if (rc != EAGRE_OK)
+        return rc;
+    if (topic == NULL || partition < EAGRE_PARTITION_ALL)
+        return eg_error_set(EAGRE_E_INVALID, "eagre_consumer_unassign: topic and partition (or EAGRE_PARTITION_ALL) must be given");
+    struct subscription *s = subscription_of(c, topic);
+    if (s == NULL || (partition >= 0 && find(c, topic, partition) == NULL))
+        return eg_error_set(EAGRE_E_STATE, "topic '%s' partition %d is not assigned to this consumer", topic, partition);
+    let_go(c);
+    retract(c);
+    size_t kept = 0;
+    for (size_t i = 0; i < c->part_count; i++) {
+        struct assigned *a = c->parts[i];
+        if (a->of == s && (partition < 0 || (int32_t)a->number == partition)) {
+            s->used--;
+            free(a);
+        } else {
+            c->parts[kept++] = a;
+        }
+    }
+    c->part_count = kept;
+    drop_if_unused(c, s);
+    return EAGRE_OK;
+}
+
+/* ---- the session behind ------------------------------------------------------------------------------ */
+
+static bool stopped(const eagre_consumer_t *c) {
+    return eg_load_acquire(&c->e->bus->state) == EG_BUS_STOPPED;
+}
+
+/* The instance is another one: map everything anew and look for our offsets there. */
+static int reopen(eagre_consumer_t *c) {
+    c->current = NULL;
+    c->announced = false;
+    c->has_bell = false;
+    for (size_t i = 0; i < c->topic_count; i++) {
+        struct eg_topic *t = c->topics[i]->topic;
+        if (t->generation != eg_load_relaxed(&c->e->generation)) {
+            int rc = eg_topic_reopen(t);
+            if (rc != EAGRE_OK)
+                return rc;
+        }
+    }
+    for (size_t i = 0; i < c->part_count; i++) {
+        struct eg_reader *r = &c->parts[i]->reader;
+        eg_reader_init(r, r->map, c->pin, c->e->full_fence, r->check_crcs, r->topic, r->offset);
+    }
+    c->generation = eg_load_relaxed(&c->e->generation);
+    return EAGRE_OK;
+}
+
+static __attribute__((cold)) int check_session(eagre_consumer_t *c) {
+    int rc = eg_session_check(c->e);
+    if (eg_load_relaxed(&c->e->generation) != c->generation)
+        return reopen(c);
+    return rc;
+}
+
+/* ---- poll ---------------------------------------------------------------------------------------------- */
+
+/* One partition; EAGRE_OK with *n = 0: nothing there now. */
+static int poll_one(eagre_consumer_t *c, struct assigned *a, eagre_record_t *records, size_t max, size_t *n) {
+    if (__builtin_expect(c->current != a, 0)) {
+        let_go(c);
+        c->current = a;
+    }
+    if (__builtin_expect(a->nowhere, 0))
+        return eg_error_set(EAGRE_E_OFFSET_OUT_OF_RANGE,
+                            "topic '%s' partition %u: no position and auto.offset.reset is none: seek first",
+                            a->of->topic->name, a->number);
+    int rc = eg_reader_poll(&a->reader, records, max, n);
+    if (__builtin_expect(rc == EAGRE_OK, 1))
+        return rc;
+    if (rc == EAGRE_E_WOULD_BLOCK || stopped(c))
+        return EAGRE_OK; /* closed for now: the session says when it is back */
+    if (rc != EAGRE_E_OFFSET_OUT_OF_RANGE || c->options.auto_offset_reset == EAGRE_RESET_NONE)
+        return named(a, rc);
+    for (int tries = 0; rc == EAGRE_E_OFFSET_OUT_OF_RANGE && tries < 8; tries++) {
+        rc = reset(c, a);
+        if (rc == EAGRE_OK)
+            rc = eg_reader_poll(&a->reader, records, max, n);
+    }
+    /* A log that runs away from us all the time: go on from what it is then. */
+    return rc == EAGRE_E_OFFSET_OUT_OF_RANGE || rc == EAGRE_E_WOULD_BLOCK ? EAGRE_OK : rc == EAGRE_OK ? rc : named(a, rc);
+}
+
+static int poll_all(eagre_consumer_t *c, eagre_record_t *records, size_t max, size_t *n) {
+    size_t count = c->part_count;
+    for (size_t i = 0; i < count; i++) {
+        if (c->turn >= count)
+            c->turn = 0;
+        struct assigned *a = c->parts[c->turn++];
+        if (a->paused)
+            continue;
+        int rc = poll_one(c, a, records, max, n);
+        if (rc != EAGRE_OK || *n > 0)
+            return rc;
+    }
+    return EAGRE_OK;
+}
+
+static bool news(const eagre_consumer_t *c) {
+    for (size_t i = 0; i < c->part_count; i++)
+        if (!c->parts[i]->paused && eg_reader_has_news(&c->parts[i]->reader))
+            return true;
+    return false;
+}
+
+/* Tell all who publish that we sleep; then the caller looks once more. Returns the bell's count. */
+static uint32_t announce(eagre_consumer_t *c) {
+    uint32_t seen = eg_load_acquire(&c->e->bells_ro->bell[c->bell].rings);
+    for (size_t i = 0; i < c->part_count; i++)
+        eg_sleep_announce(c->parts[i]->reader.map->waiters, c->bell);
+    c->announced = true;
+    eg_membarrier();
+    return seen;
+}
+
+static int need_bell(eagre_consumer_t *c) {
+    if (c->has_bell)
+        return EAGRE_OK;
+    int rc = eg_bell_get(c->e, &c->bell);
+    c->has_bell = rc == EAGRE_OK;
+    return rc;
+}
+
+/* Nothing was there: wait until something may be, at most left_ns (and at most so long that the
+ * session is looked after). */
+static void wait_for_news(eagre_consumer_t *c, int64_t left_ns) {
+    int64_t start = eg_mono_ns();
+    int64_t limit = left_ns < SESSION_CHECK_NS ? left_ns : SESSION_CHECK_NS;
+    int64_t spin = limit;
+    bool closed = stopped(c);
+    if (c->options.wait == EAGRE_WAIT_SLEEP || closed)
+        spin = limit < SPIN_BEFORE_SLEEP_NS ? limit : SPIN_BEFORE_SLEEP_NS;
+    for (uint32_t i = 1;; i++) {
+        if (!closed && news(c))
+            return;
+        if (c->options.wait == EAGRE_WAIT_YIELD)
+            sched_yield();
+        else
+            eg_cpu_pause();
+        if ((i & 31) == 0 && eg_mono_ns() - start >= spin)
+            break;
+    }
+    if (spin == limit)
+        return;
+    if (need_bell(c) != EAGRE_OK) { /* no daemon, or no bell left: nap on a futex that nobody rings */
+        static _Atomic uint32_t nobody;
+        eg_futex_wait(&nobody, 0, limit < 1000000 ? limit : 1000000);
+        return;
+    }
+    uint32_t seen = announce(c);
+    EG_FAULT("sleep.before_futex");
+    if (closed || !news(c))
+        eg_futex_wait(&c->e->bells_ro->bell[c->bell].rings, seen,
+                      c->may_membarrier || c->e->full_fence || limit < SLEEP_WITHOUT_MEMBARRIER
+                          ? limit
+                          : SLEEP_WITHOUT_MEMBARRIER);
+    retract(c);
+}
+
+static __attribute__((noinline)) int poll_wait(eagre_consumer_t *c, eagre_record_t *records, size_t max,
+                                               int32_t timeout_ms, size_t *n) {
+    int64_t start = eg_mono_ns(), checked = start;
+    int64_t limit = timeout_ms < 0 ? INT64_MAX : (int64_t)timeout_ms * 1000000;
+    for (;;) {
+        int64_t now = eg_mono_ns();
+        int64_t left = limit - (now - start);
+        int session = EAGRE_OK;
+        if (now - checked >= SESSION_CHECK_NS || left <= 0 || stopped(c)) {
+            session = check_session(c);
+            checked = now;
+            if (session != EAGRE_OK && session != EAGRE_E_NO_DAEMON)
+                return session;
+        }
+        if (left <= 0)
+            return stopped(c) && session != EAGRE_OK ? session : EAGRE_OK;
+        wait_for_news(c, left);
+        int rc = poll_all(c, records, max, n);
+        if (rc != EAGRE_OK || *n > 0)
+            return rc;
+    }
+}
+
+/* poll(0) found nothing and there is an fd: have it become readable when that changes. */
+static __attribute__((cold)) void arm(eagre_consumer_t *c) {
+    check_session(c);
+    if (need_bell(c) != EAGRE_OK) {
+        eg_notifier_signal(c->notifier);
+        return;
+    }
+    uint32_t seen = announce(c);
+    if (news(c))
+        eg_notifier_signal(c->notifier);
+    else
+        eg_notifier_arm(c->notifier, &c->e->bells_ro->bell[c->bell].rings, seen);
+}
+
+int eagre_consumer_poll(eagre_consumer_t *c, eagre_record_t *records, size_t max, int32_t timeout_ms, size_t *n) {
+    if (__builtin_expect(c == NULL || records == NULL || max == 0 || n == NULL || timeout_ms < -1, 0))
+        return eg_error_set(EAGRE_E_INVALID, "eagre_consumer_poll: consumer, records, max, n and timeout_ms >= -1 must be given");
+    *n = 0;
+    if (__builtin_expect(*c->fork_guard == 0, 0))
+        return eg_session_forked(c->e);
+    if (c->notifier != NULL) {
+        eg_notifier_drain(c->notifier);
+        retract(c);
+    }
+    int rc = poll_all(c, records, max, n);
+    if (__builtin_expect(rc != EAGRE_OK || *n > 0, 1))
+        return rc;
+    if (timeout_ms != 0)
+        rc = poll_wait(c, records, max, timeout_ms, n);
+    if (c->notifier != NULL && rc == EAGRE_OK && *n == 0)
+        arm(c);
+    return rc;
+}
+
+int eagre_consumer_fd(eagre_consumer_t *c, int *fd) {
+    int rc = usable(c);
+    if (rc != EAGRE_OK)
+        return rc;
+    if (fd == NULL)
+        return eg_error_set(EAGRE_E_INVALID, "eagre_consumer_fd: no place for the descriptor");
+    if (c->notifier == NULL) {
+        rc = eg_notifier_open(&c->notifier);
+        if (rc != EAGRE_OK)
+            return rc;
+        eg_notifier_signal(c->notifier); /* the first poll has not been yet */
+    }
+    *fd = eg_notifier_fd(c->notifier);
+    return EAGRE_OK;
+}
+
+int eagre_record_header(const eagre_record_t *r, size_t i, eagre_header_t *out) {
+    if (r == NULL || out == NULL)
+        return eg_error_set(EAGRE_E_INVALID, "eagre_record_header: record and out must be given");
+    const uint8_t *at = r->headers;
+    uint64_t left = at != NULL ? r->headers_len : 0;
+    for (size_t k = 0; left > 0; k++) {
+        uint32_t lengths[2];
+        if (left < sizeof(lengths))
+            return eg_error_set(EAGRE_E_CORRUPT, "header %zu: its lengths do not fit the block", k);
+        memcpy(lengths, at, sizeof(lengths));
+        at += sizeof(lengths);
+        left -= sizeof(lengths);
+        uint32_t value = lengths[1] != EG_NULL_LENGTH ? lengths[1] : 0;
+        if (lengths[0] > left || value > left - lengths[0])
+            return eg_error_set(EAGRE_E_CORRUPT, "header %zu: its lengths do not fit the block", k);
+        if (k == i) {
+            *out = (eagre_header_t){(const char *)at, lengths[0],
+                                    lengths[1] != EG_NULL_LENGTH ? at + lengths[0] : NULL, value};
+            return EAGRE_OK;
+        }
+        at += lengths[0] + value;
+        left -= lengths[0] + value;
+    }
+    return eg_error_set(EAGRE_E_INVALID, "the record has no header %zu", i);
+}

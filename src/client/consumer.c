@@ -13,6 +13,7 @@
 #include "sys/clock.h"
 #include "sys/cpu.h"
 #include "sys/errbuf.h"
+#include "sys/faultpoint.h"
 #include "sys/futex.h"
 #include "sys/membarrier.h"
 

@@ -135,8 +135,8 @@ static int read_topics(struct talk *t, struct list *l, bool *more) {
         eg_dec_str(&t->reply, entry->name, sizeof(entry->name));
         entry->uid = eg_dec_u32(&t->reply);
         entry->partitions = eg_dec_u32(&t->reply);
-        memcpy(entry->storage, eg_dec_u8(&t->reply) == EG_STORAGE_DISK ? "disk" : "memory",
-               sizeof("memory"));
+        bool disk = eg_dec_u8(&t->reply) == EG_STORAGE_DISK;
+        snprintf(entry->storage, sizeof(entry->storage), "%s", disk ? "disk" : "memory");
     }
     /* More of nothing would never end. */
     return eg_dec_end(&t->reply) && !(*more && n == 0) ? EAGRE_OK : malformed("TOPIC_LIST");

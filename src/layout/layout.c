@@ -24,6 +24,7 @@ uint32_t eg_layout_fingerprint(void) {
         offsetof(struct eg_partition_status, log_start),
         offsetof(struct eg_partition_status, slot),
         offsetof(struct eg_partition_status, buffer),
+        offsetof(struct eg_partition_status, sealed_ns),
         sizeof(struct eg_slot),
         offsetof(struct eg_ring, active),
         offsetof(struct eg_ring, slot),

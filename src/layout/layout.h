@@ -164,11 +164,14 @@ struct eg_partition_status {
     _Atomic uint64_t log_start;   /* first offset that can still be read. release/acquire */
     _Atomic uint64_t durable_end; /* every offset below is on disk */
     _Atomic uint32_t blocked_pid[8]; /* whose pins keep the next slot from being READY; 0: none */
-    uint8_t pad0[EG_LINE * 2 - 64];
+    _Atomic int64_t node; /* the daemon's note: NUMA node of the buffers + 1; 0: not decided yet */
+    uint8_t pad0[EG_LINE * 2 - 72];
     _Atomic uint64_t slot[EG_RING_SEGMENTS_MAX]; /* the daemon's last word on each slot */
     uint8_t pad1[256];
     struct eg_buffer_journal buffer[EG_BUFFERS_MAX];
-    uint8_t pad2[EG_PAGE - 128 - 512 - 256 - 2048];
+    _Atomic int64_t sealed_ns[EG_RING_SEGMENTS_MAX]; /* the daemon's note: when the slot's segment was
+                                                        seen to be full; realtime. For retention.ms */
+    uint8_t pad2[EG_PAGE - 128 - 512 - 256 - 2048 - 512];
 };
 
 /* ---- ring ---------------------------------------------------------------------------------- */

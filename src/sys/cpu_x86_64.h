@@ -12,7 +12,7 @@ static inline void eg_prefetch_r(const void *p) {
 
 /* By hand, since compilers emit prefetchw only with -mprfchw; CPUs without it take it as a nop. */
 static inline void eg_prefetch_w(const void *p) {
-    __asm__ volatile("prefetchw %0" : : "m"(*(const char *)p));
+    __asm__ volatile("prefetchw (%0)" : : "r"(p));
 }
 
 /* Ordinary stores are ordered on x86; streaming ones are not until here. */

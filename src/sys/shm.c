@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
@@ -118,17 +119,17 @@ int eg_memfd_readonly(int fd, int *fd_out) {
     return EAGRE_OK;
 }
 
-/* The first number in a file of /proc, or 0. */
+/* The first number in a file of /proc, or 0. Without stdio, which may find no memory here. */
 static unsigned long number_in(const char *path) {
-    unsigned long n = 0;
-    FILE *f = fopen(path, "re");
-    if (f != NULL) {
-        if (fscanf(f, "%lu", &n) != 1) {
-            n = 0;
-        }
-        (void)fclose(f);
+    char text[64];
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) {
+        return 0;
     }
-    return n;
+    ssize_t n = read(fd, text, sizeof text - 1);
+    (void)close(fd);
+    text[n > 0 ? n : 0] = '\0';
+    return strtoul(text, NULL, 10);
 }
 
 /* mmap's ENOMEM has several reasons; which one it is, the figures tell. */

@@ -25,8 +25,8 @@ int eg_keep_open(const struct eg_config *config, struct eg_keep **out, bool *fre
  * Hand a copy over; the caller keeps its own fd. Returns when the keeper has it (fault points
  * keep.sent before waiting for its answer, keep.taken after). A name that is there is replaced.
  * The fd's number is remembered until the drop: a keeper that dies is replaced and given
- * everything again. So drop first, then close. Fails only if the name is bad or memory is out:
- * without a keeper (reported, retried each second) the daemon goes on.
+ * everything again. So drop first, then close. Fails if the keeper or the table is full; without a
+ * keeper (reported, retried each second) the daemon goes on.
  */
 int eg_keep_put(struct eg_keep *k, const char *name, int fd);
 /* A name that is not there is no error. An fd that was never taken is closed. */

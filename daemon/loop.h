@@ -43,8 +43,9 @@ void eg_loop_stop(struct eg_loop *l);
 /* Takes every bit of bells->work and calls f with each partition index (0 .. EG_PARTITIONS_MAX - 1;
  * whether there is such a partition is the caller's business: any producer can set any bit). Whoever
  * ticks slots calls it, or the loop would find the bits again and never sleep. */
-void eg_loop_take_work(struct eg_daemon *d, void (*f)(struct eg_daemon *d, uint32_t partition_index));
+void eg_loop_take_work(struct eg_daemon *d,
+                       void (*f)(struct eg_daemon *d, uint32_t partition_index));
 
-#define eg_container_of(ptr, type, member) ((type *)((char *)(ptr)-offsetof(type, member)))
+#define eg_container_of(ptr, type, member) ((type *)(void *)((char *)(ptr)-offsetof(type, member)))
 
 #endif

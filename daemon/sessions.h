@@ -42,4 +42,7 @@ eg_handler *eg_handler_of(uint16_t type);
 
 void eg_session_closed(struct eg_daemon *d, struct eg_session *s); /* clients.c: called before it is freed */
 
+/* Hang up on a peer, at once; not from within a handler for its own session. */
+void eg_session_close(struct eg_daemon *d, struct eg_session *s);
+
 #endif

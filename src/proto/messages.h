@@ -6,7 +6,8 @@
  * request's id and type | EG_MSG_REPLY; if its status is not 0 the body is one str, the detail.
  * Descriptors travel as SCM_RIGHTS of the same message. A peer that breaks the framing (size,
  * magic, a body too short or too long, a request before HELLO) gets EAGRE_E_PROTOCOL and is closed;
- * an unknown type gets EAGRE_E_UNSUPPORTED.
+ * an unknown type gets EAGRE_E_UNSUPPORTED. A peer that is one too many gets, unasked, a reply to
+ * HELLO with id 0 and EAGRE_E_LIMIT, and is closed.
  *
  *   HELLO    > u32 layout version, u32 fingerprint, u32 pid, str client name
  *            < u64 instance id, u32 epoch, u32 daemon pid, str version        fd: bus (r)

@@ -1,0 +1,12 @@
+/*
+ * bus.h - the instance-wide objects: bus page, bells, the daemon's eventfd.
+ */
+#ifndef EG_BUS_H
+#define EG_BUS_H
+
+struct eg_daemon;
+
+/* Ring all doorbells: everybody who sleeps looks again. Some milliseconds: for starts and stops. */
+void eg_bus_ring_all(struct eg_daemon *d);
+
+#endif

@@ -1,0 +1,133 @@
+#include "loop.h"
+
+#include <errno.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "daemon.h"
+#include "sys/atomic.h"
+#include "sys/clock.h"
+#include "sys/errbuf.h"
+
+#define ROUND 64
+
+struct eg_loop {
+    int epoll_fd;
+    bool stop;
+    int count; /* events of this round, those before `next` are done */
+    int next;
+    struct epoll_event events[ROUND];
+};
+
+int eg_loop_open(struct eg_loop **out) {
+    struct eg_loop *l = calloc(1, sizeof(*l));
+    if (l == NULL)
+        return eg_error_set(EAGRE_E_NO_MEMORY, "no memory for the event loop");
+    l->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+    if (l->epoll_fd < 0) {
+        free(l);
+        return eg_error_set(EAGRE_E_SYSTEM, "epoll_create1: %s", strerror(errno));
+    }
+    *out = l;
+    return EAGRE_OK;
+}
+
+void eg_loop_close(struct eg_loop *l) {
+    if (l != NULL)
+        close(l->epoll_fd);
+    free(l);
+}
+
+static int control(struct eg_loop *l, int op, struct eg_watch *w, uint32_t events) {
+    struct epoll_event e = {.events = events, .data.ptr = w};
+    if (epoll_ctl(l->epoll_fd, op, w->fd, &e) != 0)
+        return eg_error_set(EAGRE_E_SYSTEM, "epoll_ctl on descriptor %d: %s", w->fd,
+                            strerror(errno));
+    return EAGRE_OK;
+}
+
+int eg_loop_add(struct eg_loop *l, struct eg_watch *w, uint32_t events) {
+    return control(l, EPOLL_CTL_ADD, w, events);
+}
+
+int eg_loop_change(struct eg_loop *l, struct eg_watch *w, uint32_t events) {
+    return control(l, EPOLL_CTL_MOD, w, events);
+}
+
+void eg_loop_remove(struct eg_loop *l, struct eg_watch *w) {
+    epoll_ctl(l->epoll_fd, EPOLL_CTL_DEL, w->fd, NULL);
+    for (int i = l->next; i < l->count; i++)
+        if (l->events[i].data.ptr == w)
+            l->events[i].data.ptr = NULL;
+}
+
+void eg_loop_stop(struct eg_loop *l) { l->stop = true; }
+
+static bool work_pending(struct eg_bells *b) {
+    for (size_t i = 0; i < EG_PARTITIONS_MAX / 64; i++)
+        /* seq_cst: after asleep was set; partner: a producer's fetch_or, which its load of asleep follows. */
+        if (atomic_load_explicit(&b->work[i], memory_order_seq_cst) != 0)
+            return true;
+    return false;
+}
+
+void eg_loop_take_work(struct eg_daemon *d,
+                       void (*f)(struct eg_daemon *d, uint32_t partition_index)) {
+    for (uint32_t i = 0; i < EG_PARTITIONS_MAX / 64; i++) {
+        if (eg_load_relaxed(&d->bells->work[i]) == 0) /* a bit that comes now is found next time */
+            continue;
+        /* acq_rel: see what the producer did before it set the bit. */
+        uint64_t bits = eg_exchange_acq_rel(&d->bells->work[i], 0);
+        for (; bits != 0; bits &= bits - 1)
+            f(d, i * 64 + (uint32_t)__builtin_ctzll(bits));
+    }
+}
+
+static int timeout_ms(int64_t now, int64_t next) {
+    if (next == INT64_MAX)
+        return -1;
+    if (next <= now)
+        return 0;
+    int64_t ms = (next - now - 1) / EG_NS_PER_MS + 1; /* up: rather late than a round too many */
+    return ms > 3600000 ? 3600000 : (int)ms;
+}
+
+static void wait_and_call(struct eg_daemon *d, int timeout) {
+    struct eg_loop *l = d->loop;
+    bool announce = timeout < 0 || timeout > EG_LOOP_NAP_NS / EG_NS_PER_MS;
+    if (announce) {
+        atomic_store_explicit(&d->bells->asleep, 1, memory_order_seq_cst); /* see loop.h */
+        if (work_pending(d->bells))
+            timeout = 0;
+    }
+    int n = epoll_wait(l->epoll_fd, l->events, ROUND, timeout);
+    if (announce)
+        eg_store_relaxed(&d->bells->asleep, 0); /* late: one write to the eventfd too many */
+    if (n < 0) {
+        if (errno == EINTR)
+            return;
+        eg_log_error("epoll_wait: %s", strerror(errno));
+        l->stop = true;
+        return;
+    }
+    l->count = n;
+    for (l->next = 0; l->next < l->count;) {
+        struct epoll_event *e = &l->events[l->next++];
+        struct eg_watch *w = e->data.ptr;
+        if (w != NULL)
+            w->ready(d, w, e->events);
+    }
+    l->count = 0;
+}
+
+void eg_loop_run(struct eg_daemon *d) {
+    while (!d->loop->stop) {
+        int64_t now = eg_mono_ns();
+        int64_t next = eg_services_tick(d, now);
+        if (d->loop->stop)
+            break;
+        wait_and_call(d, timeout_ms(eg_mono_ns(), next));
+    }
+}

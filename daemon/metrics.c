@@ -1,0 +1,117 @@
+/* metrics.c - STATUS: what the instance is and how it does, as names and texts. */
+#include <inttypes.h>
+#include <stdio.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#ifdef HAVE_JEMALLOC
+#include <jemalloc/jemalloc.h>
+#endif
+#ifdef HAVE_LIBNUMA
+#include <numa.h>
+#endif
+
+#include "daemon.h"
+#include "handlers.h"
+#include "sys/clock.h"
+#include "sys/errbuf.h"
+
+#define METRICS_MAX 40
+
+struct metrics {
+    size_t count;
+    const char *name[METRICS_MAX];
+    char value[METRICS_MAX][256];
+};
+
+static void text(struct metrics *m, const char *name, const char *value) {
+    m->name[m->count] = name;
+    snprintf(m->value[m->count++], sizeof(m->value[0]), "%s", value);
+}
+
+static void number(struct metrics *m, const char *name, uint64_t value) {
+    m->name[m->count] = name;
+    snprintf(m->value[m->count++], sizeof(m->value[0]), "%" PRIu64, value);
+}
+
+static void allocator(struct metrics *m) {
+#ifdef HAVE_JEMALLOC
+    static const struct {
+        const char *name, *key;
+    } sizes[] = {{"jemalloc.allocated", "stats.allocated"},
+                 {"jemalloc.resident", "stats.resident"}};
+    const char *version;
+    uint64_t epoch = 1;
+    size_t n = sizeof(version);
+    if (mallctl("version", &version, &n, NULL, 0) == 0)
+        text(m, "jemalloc.version", version);
+    mallctl("epoch", NULL, NULL, &epoch, sizeof(epoch)); /* takes the statistics anew */
+    for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
+        size_t value;
+        n = sizeof(value);
+        if (mallctl(sizes[i].key, &value, &n, NULL, 0) == 0)
+            number(m, sizes[i].name, value);
+    }
+#else
+    (void)m;
+#endif
+}
+
+static uint64_t numa_nodes(void) {
+#ifdef HAVE_LIBNUMA
+    if (numa_available() >= 0)
+        return (uint64_t)numa_num_configured_nodes();
+#endif
+    return 1;
+}
+
+static uint64_t milliseconds(struct timeval t) {
+    return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_usec / 1000;
+}
+
+static void collect(const struct eg_daemon *d, struct metrics *m) {
+    const struct eg_figures *f = &d->figures;
+    char id[20];
+    struct rusage use;
+    snprintf(id, sizeof(id), "%016" PRIx64, d->instance_id);
+    getrusage(RUSAGE_SELF, &use);
+
+    text(m, "version", EG_VERSION);
+    number(m, "pid", (uint64_t)getpid());
+    text(m, "keeper", eg_keep_kind(d->keep));
+    number(m, "keeper.pid", (uint64_t)eg_keep_pid(d->keep));
+    number(m, "uptime.ms", (uint64_t)((eg_mono_ns() - d->started_ns) / EG_NS_PER_MS));
+    number(m, "epoch", d->epoch);
+    text(m, "instance.id", id);
+    text(m, "socket", d->config.socket);
+    text(m, "dir", d->config.dir);
+    number(m, "memory.max", d->config.memory_max);
+    number(m, "memory.committed", f->memory_committed);
+    number(m, "memory.allocated", f->memory_allocated);
+    number(m, "memory.pinned", f->memory_pinned);
+    number(m, "topics", f->topics);
+    number(m, "partitions", f->partitions);
+    number(m, "clients", f->clients);
+    number(m, "sessions", f->sessions);
+    number(m, "numa.nodes", numa_nodes());
+    text(m, "membarrier", d->membarrier ? "yes" : "no");
+    number(m, "cpu.ms", milliseconds(use.ru_utime) + milliseconds(use.ru_stime));
+    allocator(m);
+}
+
+int eg_handle_STATUS(struct eg_daemon *d, struct eg_session *s, struct eg_dec *in,
+                     struct eg_reply *r) {
+    (void)s;
+    uint32_t from = eg_dec_u32(in);
+    if (!eg_dec_end(in))
+        return eg_error_set(EAGRE_E_PROTOCOL, "a malformed STATUS");
+    struct metrics m = {.count = 0};
+    collect(d, &m);
+    eg_enc_u8(r->out, 0); /* all of them fit one message */
+    eg_enc_u16(r->out, (uint16_t)(from < m.count ? m.count - from : 0));
+    for (size_t i = from; i < m.count; i++) {
+        eg_enc_str(r->out, m.name[i]);
+        eg_enc_str(r->out, m.value[i]);
+    }
+    return EAGRE_OK;
+}

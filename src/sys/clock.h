@@ -18,18 +18,12 @@ static inline int64_t eg_clock_read_ns(clockid_t id) {
 }
 
 /* Since the epoch, as of the last tick of the kernel: 1 to 4 ms coarse, some 5 ns to read. */
-static inline int64_t eg_now_coarse_ns(void) {
-    return eg_clock_read_ns(CLOCK_REALTIME_COARSE);
-}
+static inline int64_t eg_now_coarse_ns(void) { return eg_clock_read_ns(CLOCK_REALTIME_COARSE); }
 
 /* Since the epoch, exact. May step when somebody sets the clock. */
-static inline int64_t eg_now_ns(void) {
-    return eg_clock_read_ns(CLOCK_REALTIME);
-}
+static inline int64_t eg_now_ns(void) { return eg_clock_read_ns(CLOCK_REALTIME); }
 
 /* For intervals and deadlines: never steps back; the same in all processes of the host. */
-static inline int64_t eg_mono_ns(void) {
-    return eg_clock_read_ns(CLOCK_MONOTONIC);
-}
+static inline int64_t eg_mono_ns(void) { return eg_clock_read_ns(CLOCK_MONOTONIC); }
 
 #endif

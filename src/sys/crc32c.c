@@ -76,9 +76,7 @@ static uint32_t first_copy(uint32_t crc, void *dst, const void *src, size_t n) {
 eg_crc32c_fn *eg_crc32c_best = first_crc;
 eg_crc32c_copy_fn *eg_crc32c_copy_best = first_copy;
 
-__attribute__((constructor)) static void choose_at_start(void) {
-    choose();
-}
+__attribute__((constructor)) static void choose_at_start(void) { choose(); }
 
 const struct eg_crc32c_variant *eg_crc32c_variants(size_t *count_out) {
     *count_out = variants_count;

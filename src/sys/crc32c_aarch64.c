@@ -16,9 +16,7 @@
 /* By hand, so that the file needs no -march beyond the base. */
 #define STEP(type, name, instruction, operand)                                                     \
     INLINE uint32_t name(uint32_t s, type v) {                                                     \
-        __asm__(".arch_extension crc\n\t" instruction " %w0, %w0, %" operand                       \
-                : "+r"(s)                                                                          \
-                : "r"(v));                                                                         \
+        __asm__(".arch_extension crc\n\t" instruction " %w0, %w0, %" operand : "+r"(s) : "r"(v));  \
         return s;                                                                                  \
     }
 STEP(uint64_t, step8, "crc32cx", "x1")

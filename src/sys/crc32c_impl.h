@@ -69,8 +69,7 @@ EG_CRC32C_TAKE(uint8_t, eg_crc32c_take1)
     attributes static uint32_t crc_##suffix(uint32_t crc, const void *data, size_t n) {            \
         return ~update_##suffix(~crc, NULL, data, n);                                              \
     }                                                                                              \
-    attributes static uint32_t copy_##suffix(uint32_t crc, void *dst, const void *src,             \
-                                             size_t n) {                                           \
+    attributes static uint32_t copy_##suffix(uint32_t crc, void *dst, const void *src, size_t n) { \
         return ~update_##suffix(~crc, dst, src, n);                                                \
     }
 

@@ -55,9 +55,7 @@ EG_CRC32C_ENTRIES(sse42, TARGET_SSE42)
  * still to be multiplied by x^32, adds a * join * x^33. Hence join = x^(128k - 33) for A and
  * x^(64k - 33) for B.
  */
-static struct join {
-    uint64_t a, b;
-} joins[STREAM_MAX + 1];
+static struct join { uint64_t a, b; } joins[STREAM_MAX + 1];
 
 TARGET_CLMUL INLINE uint64_t join(uint64_t s, uint64_t by) {
     const __m128i product =
@@ -92,7 +90,9 @@ TARGET_CLMUL INLINE uint32_t update_streams(uint32_t s, unsigned char *dst,
         const size_t k = n / 24 < STREAM_MAX ? n / 24 : STREAM_MAX;
         s = three_streams(s, dst, src, k);
         src += 24 * k;
-        dst += dst != NULL ? 24 * k : 0;
+        if (dst != NULL) {
+            dst += 24 * k;
+        }
         n -= 24 * k;
     }
     return update_sse42(s, dst, src, n);
@@ -186,8 +186,8 @@ TARGET_AVX512 INLINE uint32_t update_long(uint32_t s, unsigned char *dst, const 
     uint32_t carry;
     __m512i v0 = take_head(s, &dst, &src, head, &carry);
     size_t vectors = (n - head) / 64; /* at least 3 */
-    __m512i v1 = _mm512_xor_si512(take64(&dst, &src),
-                                  _mm512_zextsi128_si512(_mm_cvtsi32_si128((int)carry)));
+    __m512i v1 =
+        _mm512_xor_si512(take64(&dst, &src), _mm512_zextsi128_si512(_mm_cvtsi32_si128((int)carry)));
     __m512i v2 = take64(&dst, &src);
     __m512i v3 = take64(&dst, &src);
     vectors -= 3;
@@ -212,11 +212,11 @@ TARGET_AVX512 INLINE uint32_t update_long(uint32_t s, unsigned char *dst, const 
 
 /* Out of line, so that short messages do not pay for its prologue. */
 TARGET_AVX512 static __attribute__((noinline)) uint32_t crc_long(uint32_t s, const void *data,
-                                                                size_t n) {
+                                                                 size_t n) {
     return ~update_long(s, NULL, data, n);
 }
 TARGET_AVX512 static __attribute__((noinline)) uint32_t copy_long(uint32_t s, void *dst,
-                                                                 const void *src, size_t n) {
+                                                                  const void *src, size_t n) {
     return ~update_long(s, dst, src, n);
 }
 

@@ -46,13 +46,9 @@ int eg_error_add(int status, const char *fmt, ...) {
     return status;
 }
 
-const char *eg_error_text(void) {
-    return text;
-}
+const char *eg_error_text(void) { return text; }
 
-const char *eagre_error_detail(void) {
-    return text;
-}
+const char *eagre_error_detail(void) { return text; }
 
 enum error_class { CLASS_ERROR, CLASS_RETRY, CLASS_FATAL };
 
@@ -60,10 +56,9 @@ static const struct error_entry {
     const char *name;
     const char *text;
     enum error_class class;
-} entries[] = {
-    [0] = {"EAGRE_OK", "success", CLASS_ERROR},
+} entries[] = {[0] = {"EAGRE_OK", "success", CLASS_ERROR},
 #define ENTRY(code, name_, class_, text_) [-(code)] = {"EAGRE_E_" #name_, text_, CLASS_##class_},
-    EAGRE_ERROR_MAP(ENTRY)
+               EAGRE_ERROR_MAP(ENTRY)
 #undef ENTRY
 };
 

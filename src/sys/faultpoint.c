@@ -35,9 +35,7 @@ static void *hook_arg;
 
 _Atomic uint32_t eg_fault_armed;
 
-static void rearm(void) {
-    eg_store_relaxed(&eg_fault_armed, points_count > 0 || hook != NULL);
-}
+static void rearm(void) { eg_store_relaxed(&eg_fault_armed, points_count > 0 || hook != NULL); }
 
 void eg_fault_set_hook(eg_fault_hook *new_hook, void *arg) {
     hook = new_hook;

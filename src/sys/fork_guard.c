@@ -27,9 +27,7 @@ static void clear_in_child(void) {
     }
 }
 
-static void install_handler(void) {
-    (void)pthread_atfork(NULL, NULL, clear_in_child);
-}
+static void install_handler(void) { (void)pthread_atfork(NULL, NULL, clear_in_child); }
 
 static uint32_t *make_guard(size_t page) {
     static pthread_once_t once = PTHREAD_ONCE_INIT;

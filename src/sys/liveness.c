@@ -57,9 +57,7 @@ int eg_process_start_time(pid_t pid, uint64_t *ticks_out) {
     return EAGRE_OK;
 }
 
-static int open_pidfd(pid_t pid) {
-    return (int)syscall(SYS_pidfd_open, pid, 0);
-}
+static int open_pidfd(pid_t pid) { return (int)syscall(SYS_pidfd_open, pid, 0); }
 
 int eg_pidfd_of_peer(int sock, pid_t pid) {
     int fd;

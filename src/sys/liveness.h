@@ -15,8 +15,8 @@ int eg_process_start_time(pid_t pid, uint64_t *ticks_out);
 
 /*
  * A pidfd of the process that connected sock: exact where the kernel knows SO_PEERPIDFD (6.5), else
- * of whoever has the pid now, so compare start times. -1 with errno (ESRCH: gone); of a process that is gone newer kernels give
- * a pidfd all the same, which says so.
+ * of whoever has the pid now, so compare start times. -1 with errno (ESRCH: gone); newer kernels
+ * give a pidfd of a process that is gone, too, and the pidfd says so.
  */
 int eg_pidfd_of_peer(int sock, pid_t pid);
 

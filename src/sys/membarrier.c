@@ -11,9 +11,7 @@
 
 #include "sys/atomic.h"
 
-static long membarrier(int command) {
-    return syscall(SYS_membarrier, command, 0, 0);
-}
+static long membarrier(int command) { return syscall(SYS_membarrier, command, 0, 0); }
 
 static bool forbidden(void) {
     const char *v = getenv("EAGRE_NO_MEMBARRIER");

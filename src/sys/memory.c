@@ -23,8 +23,8 @@ static bool read_text(const char *path, char *buf, size_t cap) {
     }
     size_t n = 0;
     ssize_t got = 0;
-    while (n < cap - 1 && ((got = read(fd, buf + n, cap - 1 - n)) > 0 ||
-                           (got < 0 && errno == EINTR))) {
+    while (n < cap - 1 &&
+           ((got = read(fd, buf + n, cap - 1 - n)) > 0 || (got < 0 && errno == EINTR))) {
         n += got > 0 ? (size_t)got : 0;
     }
     buf[n] = '\0';

@@ -31,8 +31,8 @@ struct eg_cgroups {
 };
 
 struct eg_memory_room {
-    uint64_t limit; /* the smallest of RAM and all groups' limits, bytes */
-    uint64_t left;  /* the least that any of them has left, bytes ... */
+    uint64_t limit;                      /* the smallest of RAM and all groups' limits, bytes */
+    uint64_t left;                       /* the least that any of them has left, bytes ... */
     char what[EG_CGROUP_PATH_MAX + 128]; /* ... and which one that is, with its figures */
 };
 

@@ -155,8 +155,8 @@ int eg_map(int fd, size_t offset, size_t len, bool writable, void **out) {
     if (offset > INT64_MAX) {
         return eg_error_set(EAGRE_E_INVALID, "cannot map from offset %zu", offset);
     }
-    void *addr = mmap(NULL, len, PROT_READ | (writable ? PROT_WRITE : 0), MAP_SHARED, fd,
-                      (off_t)offset);
+    void *addr =
+        mmap(NULL, len, PROT_READ | (writable ? PROT_WRITE : 0), MAP_SHARED, fd, (off_t)offset);
     if (addr == MAP_FAILED) {
         return map_error(errno, fd, len, writable);
     }
@@ -196,10 +196,7 @@ int eg_shm_allocate(int fd, size_t offset, size_t len) {
 
 void eg_populate(void *addr, size_t len, bool write) {
     while (madvise(addr, len, write ? MADV_POPULATE_WRITE : MADV_POPULATE_READ) != 0 &&
-           errno == EINTR) {
-    }
+           errno == EINTR) {}
 }
 
-void eg_advise_huge(void *addr, size_t len) {
-    (void)madvise(addr, len, MADV_HUGEPAGE);
-}
+void eg_advise_huge(void *addr, size_t len) { (void)madvise(addr, len, MADV_HUGEPAGE); }

@@ -49,8 +49,9 @@ static void for_each_variant(void (*check)(const struct eg_crc32c_variant *)) {
 static void check_vectors(const struct eg_crc32c_variant *v) {
     unsigned char b[32];
     static const unsigned char read_pdu[48] = {
-        0x01, 0xc0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,    0, 0, 0, 0x14, 0, 0, 0, 0, 0, 0x04, 0,
-        0,    0,    0, 0x14, 0, 0, 0, 0x18, 0x28, 0, 0, 0, 0, 0, 0, 0, 0x02, 0, 0, 0, 0, 0, 0, 0};
+        0x01, 0xc0, 0, 0, 0, 0, 0,    0, 0,    0, 0, 0,    0, 0, 0, 0,
+        0x14, 0,    0, 0, 0, 0, 0x04, 0, 0,    0, 0, 0x14, 0, 0, 0, 0x18,
+        0x28, 0,    0, 0, 0, 0, 0,    0, 0x02, 0, 0, 0,    0, 0, 0, 0};
     memset(b, 0, sizeof b);
     assert_int_equal(v->crc(0, b, 32), 0x8a9136aau);
     memset(b, 0xff, sizeof b);
@@ -165,9 +166,9 @@ static void the_chosen_variant(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(vectors),       cmocka_unit_test(lengths_and_alignments),
-        cmocka_unit_test(copies),        cmocka_unit_test(long_messages),
-        cmocka_unit_test(chaining),      cmocka_unit_test(the_chosen_variant),
+        cmocka_unit_test(vectors),  cmocka_unit_test(lengths_and_alignments),
+        cmocka_unit_test(copies),   cmocka_unit_test(long_messages),
+        cmocka_unit_test(chaining), cmocka_unit_test(the_chosen_variant),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -102,8 +102,7 @@ static int fate(const char *spec, int *hits) {
         (void)kill(child, SIGKILL);
         (void)waitpid(child, NULL, 0);
     }
-    for (*hits = 0; read(progress[0], &c, 1) == 1; (*hits)++) {
-    }
+    for (*hits = 0; read(progress[0], &c, 1) == 1; (*hits)++) {}
     (void)close(progress[0]);
     return status;
 }
@@ -130,9 +129,9 @@ static void actions_act_on_their_hit(void **state) {
 
 static void malformed_lists_are_refused(void **state) {
     (void)state;
-    static const char *const bad[] = {"a",      "a=",       "=kill",  "a=explode", "a@=kill",
-                                      "a@0=kill", "a@x=kill", "@2=kill", "a@2x=kill", "a@-1=kill",
-                                      "a=kill,", ",a=kill"};
+    static const char *const bad[] = {"a",         "a=",        "=kill",    "a=explode",
+                                      "a@=kill",   "a@0=kill",  "a@x=kill", "@2=kill",
+                                      "a@2x=kill", "a@-1=kill", "a=kill,",  ",a=kill"};
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
         assert_int_equal(eg_fault_configure(bad[i]), EAGRE_E_INVALID);
         assert_non_null(strstr(eg_error_text(), bad[i]));

@@ -92,9 +92,7 @@ static void wakes_a_process_with_a_read_only_mapping(void **state) {
     (void)close(fd);
 }
 
-static void on_signal(int sig) {
-    (void)sig;
-}
+static void on_signal(int sig) { (void)sig; }
 
 static void a_signal_is_no_time_out(void **state) {
     (void)state;

@@ -49,9 +49,7 @@ static void end(pid_t pid) {
     assert_int_equal(waitid(P_PID, (id_t)pid, &info, WEXITED | WNOWAIT), 0);
 }
 
-static void reap(pid_t pid) {
-    assert_int_equal(waitpid(pid, NULL, 0), pid);
-}
+static void reap(pid_t pid) { assert_int_equal(waitpid(pid, NULL, 0), pid); }
 
 static int take_evil_name(void *arg) {
     (void)arg;
@@ -131,9 +129,7 @@ static void pidfd_of_a_peer_tells_its_death(void **state) {
     (void)close(listener);
 }
 
-static int lock_page(void *arg) {
-    return eg_page_lock(*(int *)arg);
-}
+static int lock_page(void *arg) { return eg_page_lock(*(int *)arg); }
 
 static void page_lock_lasts_as_long_as_its_process(void **state) {
     (void)state;

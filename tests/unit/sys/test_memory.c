@@ -60,7 +60,8 @@ __attribute__((format(printf, 2, 3))) static void put(const char *path, const ch
 }
 
 static void put_host(unsigned total_mib, unsigned available_mib) {
-    put("proc/meminfo", "MemTotal:    %u kB\nMemFree:  1 kB\nMemAvailable:   %u kB\nBuffers: 1 kB\n",
+    put("proc/meminfo",
+        "MemTotal:    %u kB\nMemFree:  1 kB\nMemAvailable:   %u kB\nBuffers: 1 kB\n",
         total_mib * 1024, available_mib * 1024);
 }
 
@@ -172,7 +173,8 @@ static void nonsense_is_survived(void **state) {
     (void)state;
     put_host(1000, 300);
     put_v2();
-    static const char *const texts[] = {"", "\n", "::", "0::", "0:", "x", "0::\n\n", "4:memory", ":,:"};
+    static const char *const texts[] = {
+        "", "\n", "::", "0::", "0:", "x", "0::\n\n", "4:memory", ":,:"};
     for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++) {
         assert_int_equal(measure(texts[i]).limit, 1000 * MIB);
     }
@@ -219,7 +221,8 @@ static int check_in_group(const char *dir) {
     char file[EG_CGROUP_PATH_MAX + 128];
     uint64_t limit;
     int shm;
-    if (eg_memory_limit(&limit) != 0 || limit == 64 * MIB) { /* fills the cache with the old group */
+    if (eg_memory_limit(&limit) != 0 ||
+        limit == 64 * MIB) { /* fills the cache with the old group */
         return 1;
     }
     (void)snprintf(file, sizeof file, "%s/cgroup.procs", dir);

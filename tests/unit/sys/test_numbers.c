@@ -54,7 +54,7 @@ static void murmur2_is_kafkas(void **state) {
         assert_int_equal(eg_partition_of_key(key, strlen(key), 12), positive % 12);
         assert_int_equal(eg_partition_of_key(key, strlen(key), 1), 0);
     }
-    assert_int_equal((int32_t)eg_murmur2("", 0), 275646681); /* the empty key is a key */
+    assert_int_equal((int32_t)eg_murmur2("", 0), 275646681);      /* the empty key is a key */
     assert_int_equal(eg_murmur2("\xff\x80\xfe", 3), 0x390b8dddu); /* bytes have no sign */
 }
 

@@ -168,8 +168,7 @@ static void a_full_address_space_is_named(void **state) {
         const struct rlimit limit = {200 * MIB, 200 * MIB};
         int fd;
         void *p;
-        if (eg_memfd_create("t", 512 * MIB, false, &fd) != 0 ||
-            setrlimit(RLIMIT_AS, &limit) != 0) {
+        if (eg_memfd_create("t", 512 * MIB, false, &fd) != 0 || setrlimit(RLIMIT_AS, &limit) != 0) {
             _exit(1);
         }
         if (eg_map(fd, 0, 512 * MIB, true, &p) != EAGRE_E_NO_MEMORY) {

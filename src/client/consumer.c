@@ -17,7 +17,8 @@
 #include "sys/futex.h"
 #include "sys/membarrier.h"
 
-#define SPIN_BEFORE_SLEEP_NS 10000     /* EAGRE_WAIT_SLEEP: a record on its way is met awake */
+#define SPIN_BEFORE_SLEEP_NS 20000     /* EAGRE_WAIT_SLEEP: a record on its way is met awake */
+#define LOOK_EVERY_NS 1000             /* while it is awake; see look() */
 #define SESSION_CHECK_NS 100000000     /* a waiting consumer looks after its session so often */
 #define SLEEP_WITHOUT_MEMBARRIER 1000000 /* this process may not membarrier: sleep in short naps */
 
@@ -483,27 +484,41 @@ static int need_bell(eagre_consumer_t *c) {
     return rc;
 }
 
-/* Nothing was there: wait until something may be, at most left_ns (and at most so long that the
- * session is looked after). */
-static void wait_for_news(eagre_consumer_t *c, int64_t left_ns) {
-    int64_t start = eg_mono_ns();
-    int64_t limit = left_ns < SESSION_CHECK_NS ? left_ns : SESSION_CHECK_NS;
-    int64_t spin = limit;
-    bool closed = stopped(c);
-    if (c->options.wait == EAGRE_WAIT_SLEEP || closed)
-        spin = limit < SPIN_BEFORE_SLEEP_NS ? limit : SPIN_BEFORE_SLEEP_NS;
-    for (uint32_t i = 1;; i++) {
-        if (!closed && news(c))
-            return;
+/* Look again until something may be there or `until` (monotonic) is reached. */
+static bool look(const eagre_consumer_t *c, int64_t until) {
+    if (c->options.wait == EAGRE_WAIT_SLEEP) {
+        /* Each look takes the line that a producer is about to write. So look seldom, and let it get
+         * some records ahead: a fast producer stays fast, and they are read at one go. */
+        for (int64_t now = eg_mono_ns(); now < until;) {
+            for (int64_t next = now + LOOK_EVERY_NS; now < next; now = eg_mono_ns())
+                eg_cpu_pause();
+            if (news(c))
+                return true;
+        }
+        return false;
+    }
+    for (uint32_t i = 1; !news(c); i++) {
         if (c->options.wait == EAGRE_WAIT_YIELD)
             sched_yield();
         else
             eg_cpu_pause();
-        if ((i & 31) == 0 && eg_mono_ns() - start >= spin)
-            break;
+        if ((i & 31) == 0 && eg_mono_ns() >= until)
+            return false;
     }
-    if (spin == limit)
-        return;
+    return true;
+}
+
+/* Nothing was there: wait until something may be, at most left_ns (and at most so long that the
+ * session is looked after). */
+static void wait_for_news(eagre_consumer_t *c, int64_t left_ns) {
+    int64_t now = eg_mono_ns();
+    int64_t limit = left_ns < SESSION_CHECK_NS ? left_ns : SESSION_CHECK_NS;
+    bool closed = stopped(c); /* then the slots say "news" all the time, and there is none */
+    if (!closed) {
+        bool sleeps = c->options.wait == EAGRE_WAIT_SLEEP && limit > SPIN_BEFORE_SLEEP_NS;
+        if (look(c, now + (sleeps ? SPIN_BEFORE_SLEEP_NS : limit)) || !sleeps)
+            return;
+    }
     if (need_bell(c) != EAGRE_OK) { /* no daemon, or no bell left: nap on a futex that nobody rings */
         static _Atomic uint32_t nobody;
         eg_futex_wait(&nobody, 0, limit < 1000000 ? limit : 1000000);

@@ -26,7 +26,7 @@ struct metrics {
 
 static void text(struct metrics *m, const char *name, const char *value) {
     m->name[m->count] = name;
-    snprintf(m->value[m->count++], sizeof(m->value[0]), "%s", value);
+    snprintf(m->value[m->count++], sizeof(m->value[0]), "%.255s", value);
 }
 
 static void number(struct metrics *m, const char *name, uint64_t value) {

@@ -1,0 +1,308 @@
+/* eagre consume */
+#include <inttypes.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "cli.h"
+#include "eagre/consumer.h"
+#include "format.h"
+#include "output.h"
+#include "progress.h"
+
+#define POLL_MAX 512
+#define WAIT_MS 100 /* how long a signal may wait to be noticed */
+#define PARTITIONS_MAX 1024
+
+struct source {
+    const char *topic;
+    int32_t partition;
+    bool done; /* -e: its end has been reached */
+};
+
+struct run {
+    const struct cli *c;
+    /* options */
+    int32_t only[PARTITIONS_MAX]; /* -p */
+    size_t only_count;
+    int64_t offset;               /* EAGRE_OFFSET_*, or 0 .. */
+    int64_t tail;                 /* -N; -1: not asked for */
+    bool stop_at_end;
+    bool json;
+    bool unbuffered;
+    bool quiet;
+    uint64_t count;               /* 0: no limit */
+    struct format format;
+    const char *delimiter;
+    size_t delimiter_len;
+    /* state */
+    eagre_consumer_t *consumer;
+    struct source *sources;
+    size_t source_count;
+    size_t undone;
+    uint64_t printed;
+    struct progress progress;
+    struct out out;
+    eagre_record_t records[POLL_MAX];
+};
+
+static volatile sig_atomic_t caught; /* the signal that asked us to end */
+
+static void on_signal(int number) { caught = number; }
+
+/* ---- where to begin --------------------------------------------------------------------------------- */
+
+static int position(struct run *r, const struct source *s) {
+    if (r->tail >= 0)
+        return eagre_consumer_seek_tail(r->consumer, s->topic, s->partition, r->tail);
+    return eagre_consumer_seek(r->consumer, s->topic, s->partition, r->offset);
+}
+
+static int add_source(struct run *r, const char *topic, int32_t partition) {
+    for (size_t i = 0; i < r->source_count; i++)
+        if (r->sources[i].partition == partition && strcmp(r->sources[i].topic, topic) == 0)
+            return EAGRE_OK; /* named twice */
+    struct source *more = reallocarray(r->sources, r->source_count + 1, sizeof(*more));
+    if (more == NULL)
+        return EAGRE_E_NO_MEMORY;
+    r->sources = more;
+    r->sources[r->source_count] = (struct source){.topic = topic, .partition = partition};
+    int rc = position(r, &r->sources[r->source_count]);
+    r->source_count++;
+    return rc;
+}
+
+static int assign(struct run *r, const char *topic) {
+    int rc = EAGRE_OK;
+    for (size_t i = 0; i < r->only_count && rc == EAGRE_OK; i++) {
+        rc = eagre_consumer_assign(r->consumer, topic, r->only[i]);
+        if (rc == EAGRE_OK)
+            rc = add_source(r, topic, r->only[i]);
+    }
+    if (r->only_count > 0)
+        return rc;
+    rc = eagre_consumer_assign(r->consumer, topic, EAGRE_PARTITION_ALL);
+    int64_t unused;
+    for (int32_t p = 0; rc == EAGRE_OK && eagre_consumer_position(r->consumer, topic, p, &unused) == EAGRE_OK; p++)
+        rc = add_source(r, topic, p);
+    return rc;
+}
+
+/* ---- records that are not there (any more) ------------------------------------------------------------ */
+
+/* A position below the log or above its end: go on where records are, and say so. */
+static int find_way_back(struct run *r) {
+    bool found = false;
+    for (size_t i = 0; i < r->source_count; i++) {
+        const struct source *s = &r->sources[i];
+        int64_t at, begin, end;
+        int rc = eagre_consumer_position(r->consumer, s->topic, s->partition, &at);
+        if (rc == EAGRE_OK)
+            rc = eagre_consumer_beginning_offset(r->consumer, s->topic, s->partition, &begin);
+        if (rc == EAGRE_OK)
+            rc = eagre_consumer_end_offset(r->consumer, s->topic, s->partition, &end);
+        if (rc != EAGRE_OK)
+            return rc;
+        if (at >= begin && at <= end)
+            continue;
+        found = true;
+        progress_end(&r->progress);
+        if (!r->quiet)
+            cli_error(r->c, "topic '%s' partition %" PRId32 ": there is nothing at offset %" PRId64 ": it goes from %" PRId64
+                            " to %" PRId64 "; going on at the %s", s->topic, s->partition, at, begin, end,
+                      at < begin ? "beginning" : "end");
+        rc = eagre_consumer_seek(r->consumer, s->topic, s->partition,
+                                 at < begin ? EAGRE_OFFSET_BEGINNING : EAGRE_OFFSET_END);
+        if (rc != EAGRE_OK)
+            return rc;
+    }
+    return found ? EAGRE_OK : EAGRE_E_OFFSET_OUT_OF_RANGE;
+}
+
+/* ---- the loop ------------------------------------------------------------------------------------------ */
+
+static void print(struct run *r, size_t n) {
+    for (size_t i = 0; i < n; i++) {
+        if (r->json) {
+            format_json(&r->out, &r->records[i]);
+            out_bytes(&r->out, r->delimiter, r->delimiter_len);
+        } else {
+            format_record(&r->format, &r->out, &r->records[i]);
+        }
+        if (r->unbuffered)
+            out_flush(&r->out);
+    }
+    r->printed += n;
+    progress_show(&r->progress, r->printed);
+}
+
+/* -e: tick off the partitions (all, or that of a record) that have nothing left. */
+static int look_for_end(struct run *r, const eagre_record_t *of) {
+    for (size_t i = 0; i < r->source_count; i++) {
+        struct source *s = &r->sources[i];
+        int64_t lag;
+        if (s->done || (of != NULL && (s->partition != of->partition || strcmp(s->topic, of->topic) != 0)))
+            continue;
+        int rc = eagre_consumer_lag(r->consumer, s->topic, s->partition, &lag);
+        if (rc != EAGRE_OK)
+            return rc;
+        if (lag == 0) {
+            s->done = true;
+            r->undone--;
+        }
+    }
+    return EAGRE_OK;
+}
+
+static int consume(struct run *r) {
+    int rc = r->stop_at_end ? look_for_end(r, NULL) : EAGRE_OK;
+    int32_t wait_ms = 0;
+    while (rc == EAGRE_OK && !caught && !(r->stop_at_end && r->undone == 0)) {
+        size_t max = POLL_MAX;
+        size_t n = 0;
+        if (r->count > 0 && r->count - r->printed < max)
+            max = r->count - r->printed;
+        if (max == 0)
+            break;
+        rc = eagre_consumer_poll(r->consumer, r->records, max, wait_ms, &n);
+        if (n > 0) {
+            print(r, n);
+            wait_ms = 0;
+        } else if (wait_ms == 0) {
+            /* Nothing at hand: let out what there is before we wait. */
+            out_flush(&r->out);
+            wait_ms = WAIT_MS;
+        }
+        if (rc == EAGRE_E_OFFSET_OUT_OF_RANGE)
+            rc = find_way_back(r);
+        /* Without a daemon the ring may still bring records, and it may come back. */
+        if (rc == EAGRE_E_NO_DAEMON || rc == EAGRE_E_TIMED_OUT)
+            rc = EAGRE_OK;
+        if (rc == EAGRE_OK && r->stop_at_end)
+            rc = look_for_end(r, n > 0 ? &r->records[0] : NULL);
+        if (r->out.error != 0)
+            break;
+    }
+    return rc;
+}
+
+/* ---- the command --------------------------------------------------------------------------------------- */
+
+static void parse_offset(struct run *r, const char *text) {
+    r->tail = -1;
+    if (strcmp(text, "beginning") == 0 || strcmp(text, "earliest") == 0)
+        r->offset = EAGRE_OFFSET_BEGINNING;
+    else if (strcmp(text, "end") == 0 || strcmp(text, "latest") == 0)
+        r->offset = EAGRE_OFFSET_END;
+    else if (text[0] == '-')
+        r->tail = cli_number(r->c, "-o -", text + 1, 0, INT64_MAX);
+    else
+        r->offset = cli_number(r->c, "-o (beginning, end, OFFSET or -N)", text, 0, INT64_MAX);
+}
+
+static void parse(struct cli *c, int argc, char **argv, struct run *r) {
+    static const struct option longs[] = {{"partition", required_argument, NULL, 'p'},
+                                          {"offset", required_argument, NULL, 'o'},
+                                          {"count", required_argument, NULL, 'c'},
+                                          {"quiet", no_argument, NULL, 'q'},
+                                          CLI_COMMON_OPTIONS};
+    char *format = NULL;
+    char *key_delimiter = NULL;
+    size_t key_len = 0;
+    r->c = c;
+    r->offset = EAGRE_OFFSET_BEGINNING;
+    r->tail = -1;
+    r->delimiter = "\n";
+    r->delimiter_len = 1;
+    for (int opt; (opt = cli_getopt(c, argc, argv, ":hp:o:ec:f:JK:D:Zuq", longs)) != -1;) {
+        switch (opt) {
+        case 'p':
+            if (r->only_count == PARTITIONS_MAX)
+                cli_usage(c, "more than %d partitions", PARTITIONS_MAX);
+            r->only[r->only_count++] = (int32_t)cli_number(c, "-p", optarg, 0, INT32_MAX);
+            break;
+        case 'o':
+            parse_offset(r, optarg);
+            break;
+        case 'e':
+            r->stop_at_end = true;
+            break;
+        case 'c':
+            r->count = (uint64_t)cli_number(c, "-c", optarg, 1, INT64_MAX);
+            break;
+        case 'f':
+            format = optarg;
+            break;
+        case 'J':
+            r->json = true;
+            break;
+        case 'K':
+            key_delimiter = optarg;
+            key_len = unescape(optarg);
+            break;
+        case 'D':
+            r->delimiter_len = unescape(optarg);
+            r->delimiter = optarg;
+            break;
+        case 'Z':
+            r->format.null_shown = true;
+            break;
+        case 'u':
+            r->unbuffered = true;
+            break;
+        default:
+            r->quiet = true;
+        }
+    }
+    if (format != NULL && r->json)
+        cli_usage(c, "-f and -J are two ways to print a record: give one");
+    const char *wrong = NULL;
+    if (format != NULL)
+        wrong = format_parse(&r->format, format);
+    else
+        format_delimited(&r->format, key_delimiter, key_len, r->delimiter, r->delimiter_len);
+    if (wrong != NULL)
+        cli_usage(c, "-f: %s", wrong);
+    if (optind == argc)
+        cli_usage(c, "which topic?");
+}
+
+/* Open, assign, consume; the rest is reporting. */
+static int run(struct run *r, eagre_t *e, int argc, char **argv) {
+    eagre_consumer_options_t options = EAGRE_CONSUMER_OPTIONS_INIT;
+    options.auto_offset_reset = EAGRE_RESET_NONE; /* nothing is skipped without a word */
+    int rc = eagre_consumer_open(e, &options, &r->consumer);
+    for (int i = optind; i < argc && rc == EAGRE_OK; i++)
+        rc = assign(r, argv[i]);
+    r->undone = r->source_count;
+    return rc == EAGRE_OK ? consume(r) : rc;
+}
+
+int cmd_consume(struct cli *c, int argc, char **argv) {
+    static struct run r; /* large */
+    struct sigaction end = {.sa_handler = on_signal};
+    eagre_t *e;
+
+    parse(c, argc, argv, &r);
+    int code = cli_open(c, &e);
+    if (code != CLI_OK)
+        return code;
+    sigaction(SIGINT, &end, NULL);
+    sigaction(SIGTERM, &end, NULL);
+    out_init(&r.out, STDOUT_FILENO);
+    progress_begin(&r.progress, !r.quiet && !isatty(STDOUT_FILENO));
+    int rc = run(&r, e, argc, argv);
+    progress_end(&r.progress);
+    int written = out_end(&r.out);
+    code = rc == EAGRE_OK ? written : cli_fail(c, rc);
+    eagre_consumer_close(r.consumer);
+    eagre_close(e);
+    free(r.sources);
+    if (caught) {
+        signal(caught, SIG_DFL);
+        raise(caught); /* so that a shell knows */
+    }
+    return code;
+}

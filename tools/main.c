@@ -1,0 +1,255 @@
+/* eagre - the command line. This file: the table of commands, their options in common. */
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cli.h"
+
+const struct cli_command cli_commands[] = {
+    {"up", cmd_up, "[--dir DIR] [-c NAME=VALUE]...", "start a daemon in the background",
+     "Starts eagred for this user unless one answers at the socket already, and prints the socket and the\n"
+     "daemon's pid once it can be used. Its messages go to DIR/eagred.log.\n\n"
+     "      --dir DIR          where topics are remembered (root: /var/lib/eagre, else\n"
+     "                         $XDG_DATA_HOME/eagre or ~/.local/share/eagre)\n"
+     "      --config FILE      passed on to eagred\n"
+     "  -c, --set NAME=VALUE   an eagred setting (see eagred --help-config); may be repeated\n"},
+    {"down", cmd_down, "[--keep-memory]", "stop the daemon",
+     "Stops eagred, and its keeper, and returns when they are gone. Records of memory topics are gone with\n"
+     "them.\n\n"
+     "      --keep-memory      only eagred ends: its keeper holds the memory for the next one (an upgrade)\n"},
+    {"status", cmd_status, "[--format text|json]", "tell how the daemon is",
+     "Prints the daemon's state as names and values.\n\n"
+     "      --format text|json\n"},
+    {"topic create", cmd_topic_create, "NAME... [-p N] [-c NAME=VALUE]...", "create topics",
+     "  -p, --partitions N     number of partitions (default 1)\n"
+     "  -c, --config NAME=VALUE  a setting, as segment.bytes=64MiB or retention.ms=3600000; may be repeated\n"},
+    {"topic list", cmd_topic_list, "[--format text|json]", "list topics",
+     "      --format text|json\n"},
+    {"topic describe", cmd_topic_describe, "NAME... [--format text|json]", "show settings and partitions",
+     "      --format text|json\n"},
+    {"topic alter", cmd_topic_alter, "NAME... [-p N] [-c NAME=VALUE]...", "change settings, add partitions",
+     "  -p, --partitions N     the new number of partitions; it can only grow\n"
+     "  -c, --config NAME=VALUE  a setting; may be repeated\n"},
+    {"topic delete", cmd_topic_delete, "NAME...", "delete topics and their records", ""},
+    {"produce", cmd_produce, "TOPIC [FILE]...", "send lines as records",
+     "Sends each line of the files (or of standard input; '-' is that, too) as one record. Empty lines are\n"
+     "skipped. Stops at the first record that is refused and says how many were sent before.\n\n"
+     "  -p, --partition N      to this partition (default: by key, else whichever; -1 is that, too)\n"
+     "  -k, --key KEY          key of all records\n"
+     "  -K DELIM               lines are KEY DELIM VALUE; one without DELIM has no key (or that of -k)\n"
+     "  -D DELIM               records end with DELIM instead of a newline\n"
+     "  -H NAME=VALUE          a header of all records (NAME alone: a null value); may be repeated\n"
+     "  -Z                     empty lines, values and keys are sent as null\n"
+     "  -c, --count N          stop after N records\n"
+     "  -q                     no progress\n\n"
+     "DELIM may have \\n \\r \\t \\\\ \\0 and \\xNN in it, and more than one byte.\n"},
+    {"consume", cmd_consume, "TOPIC...", "print records",
+     "Prints the records of the topics, and goes on with new ones until it is interrupted.\n\n"
+     "  -p, --partition N      of this partition only; may be repeated\n"
+     "  -o, --offset WHERE     beginning (default), end, OFFSET, or -N: N records before the end of each\n"
+     "                         partition\n"
+     "  -e                     exit when the end of every partition has been reached\n"
+     "  -c, --count N          exit after N records\n"
+     "  -f FORMAT              how to print a record (see below)\n"
+     "  -J                     print a JSON object a record\n"
+     "  -K DELIM               print KEY DELIM before the value\n"
+     "  -D DELIM               print DELIM after the record instead of a newline\n"
+     "  -Z                     print null keys and values as NULL instead of nothing\n"
+     "  -u                     unbuffered: write each record at once\n"
+     "  -q                     no progress, no notes\n\n"
+     "FORMAT:\n"
+     "  %t topic      %p partition   %o offset     %T timestamp, ms since the epoch\n"
+     "  %k key        %s value       %h headers (name=value, comma-separated)      %% a percent sign\n"
+     "  %K and %S     length of key and value in bytes, -1 for null (%R: that of the value as 4 bytes,\n"
+     "                big-endian)\n"
+     "  \\n \\r \\t \\\\ \\0 \\xNN as in C\n\n"
+     "JSON: topic, partition, offset, tstype, ts (ms), ts_ns, headers (name, value, name, ... as kcat's), key\n"
+     "and payload. What is not UTF-8 appears as key_base64, payload_base64, or {\"base64\": ...} in headers.\n"},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static void print_help(void) {
+    printf("usage: eagre [--socket PATH] COMMAND [ARGUMENT]...\n\nKafka's model for the processes of one host, "
+           "over shared memory.\n\n");
+    for (const struct cli_command *c = cli_commands; c->name != NULL; c++)
+        printf("  %-15s %s\n", c->name, c->summary);
+    printf("\n`eagre COMMAND --help` tells more. The socket is that of --socket, else of $EAGRE_SOCKET, else\n"
+           "the user's own.\n\n"
+           "Exit codes: 0 done; 1 input/output or other failure; 2 wrong usage; 3 no daemon answers; 4 no such\n"
+           "topic or partition; 5 refused (not permitted, exists already, invalid setting, a limit);\n"
+           "128 + N ended by signal N.\n");
+}
+
+static void print_command_help(const struct cli_command *c) {
+    printf("usage: eagre %s %s\n\n%s      --socket PATH      the daemon's socket\n  -h, --help\n", c->name,
+           c->arguments, c->help);
+}
+
+void cli_error(const struct cli *c, const char *format, ...) {
+    va_list args;
+    va_start(args, format);
+    fflush(stdout);
+    if (c->command != NULL)
+        fprintf(stderr, "eagre: %s: ", c->command->name);
+    else
+        fprintf(stderr, "eagre: ");
+    vfprintf(stderr, format, args);
+    fputc('\n', stderr);
+    va_end(args);
+}
+
+void cli_usage(const struct cli *c, const char *format, ...) {
+    va_list args;
+    va_start(args, format);
+    const char *name = c->command == NULL ? NULL : c->command->name;
+    fprintf(stderr, "eagre: %s%s", name == NULL ? "" : name, name == NULL ? "" : ": ");
+    vfprintf(stderr, format, args);
+    fprintf(stderr, "\nTry `eagre %s%s--help`.\n", name == NULL ? "" : name, name == NULL ? "" : " ");
+    va_end(args);
+    exit(CLI_USAGE);
+}
+
+int cli_exit_code(int status) {
+    switch (status) {
+    case EAGRE_OK:
+        return CLI_OK;
+    case EAGRE_E_NO_DAEMON:
+        return CLI_NO_DAEMON;
+    case EAGRE_E_UNKNOWN_TOPIC:
+    case EAGRE_E_UNKNOWN_PARTITION:
+    case EAGRE_E_TOPIC_DELETED:
+        return CLI_NOT_FOUND;
+    case EAGRE_E_INVALID:
+    case EAGRE_E_NO_MEMORY:
+    case EAGRE_E_PERMISSION:
+    case EAGRE_E_TOPIC_EXISTS:
+    case EAGRE_E_INVALID_CONFIG:
+    case EAGRE_E_RECORD_TOO_LARGE:
+    case EAGRE_E_BUSY:
+    case EAGRE_E_LIMIT:
+    case EAGRE_E_STATE:
+    case EAGRE_E_UNSUPPORTED:
+        return CLI_REFUSED;
+    default:
+        return CLI_FAILED;
+    }
+}
+
+int cli_fail(const struct cli *c, int status) {
+    const char *detail = eagre_error_detail();
+    cli_error(c, "%s", detail[0] != '\0' ? detail : eagre_status_text(status));
+    return cli_exit_code(status);
+}
+
+int cli_open(const struct cli *c, eagre_t **out) {
+    int rc = eagre_open(c->socket, out);
+    return rc == EAGRE_OK ? CLI_OK : cli_fail(c, rc);
+}
+
+int64_t cli_number(const struct cli *c, const char *what, const char *text, int64_t min, int64_t max) {
+    char *end;
+    errno = 0;
+    long long n = strtoll(text, &end, 10);
+    if (end == text || *end != '\0' || errno != 0 || n < min || n > max)
+        cli_usage(c, "%s: '%s' is no number from %lld to %lld", what, text, (long long)min, (long long)max);
+    return n;
+}
+
+/* An option that getopt complains about: as it was written, without what follows '='. */
+static void wrong_option(const struct cli *c, int kind, char **argv) {
+    char letter[3] = {'-', (char)optopt, '\0'};
+    bool is_long = optopt == 0 || optopt >= CLI_OPTION_SOCKET || strncmp(argv[optind - 1], "--", 2) == 0;
+    const char *name = is_long ? argv[optind - 1] : letter;
+    if (kind == ':')
+        cli_usage(c, "%s needs a value", name);
+    cli_usage(c, "there is no option %.*s", (int)strcspn(name, "="), name);
+}
+
+int cli_getopt(struct cli *c, int argc, char **argv, const char *shorts, const struct option *longs) {
+    for (;;) {
+        int o = getopt_long(argc, argv, shorts, longs, NULL);
+        switch (o) {
+        case 'h':
+            if (c->command == NULL)
+                print_help();
+            else
+                print_command_help(c->command);
+            exit(CLI_OK);
+        case CLI_OPTION_SOCKET:
+            c->socket = optarg;
+            break;
+        case CLI_OPTION_FORMAT:
+            if (strcmp(optarg, "json") != 0 && strcmp(optarg, "text") != 0)
+                cli_usage(c, "--format is text or json, not '%s'", optarg);
+            c->json = optarg[0] == 'j';
+            break;
+        case '?':
+        case ':':
+            wrong_option(c, o, argv);
+            break;
+        default:
+            return o;
+        }
+    }
+}
+
+/* The command that the words at argv name, and how many words that are. */
+static const struct cli_command *find_command(int argc, char **argv, int *words) {
+    for (const struct cli_command *c = cli_commands; c->name != NULL; c++) {
+        char two[64];
+        *words = 1;
+        if (strcmp(c->name, argv[0]) == 0)
+            return c;
+        *words = 2;
+        if (argc > 1) {
+            snprintf(two, sizeof(two), "%.20s %.20s", argv[0], argv[1]);
+            if (strcmp(c->name, two) == 0)
+                return c;
+        }
+    }
+    return NULL;
+}
+
+/* `eagre help`, `eagre help topic list`, `eagre topic`. */
+static int help(struct cli *c, int argc, char **argv) {
+    int words;
+    if (argc == 0) {
+        print_help();
+        return CLI_OK;
+    }
+    const struct cli_command *found = find_command(argc, argv, &words);
+    if (found == NULL)
+        cli_usage(c, "there is no command '%s'", argv[0]);
+    print_command_help(found);
+    return CLI_OK;
+}
+
+int main(int argc, char **argv) {
+    static const struct option longs[] = {{"version", no_argument, NULL, 'V'}, CLI_COMMON_OPTIONS};
+    struct cli c = {.command = NULL};
+    for (int o; (o = cli_getopt(&c, argc, argv, "+:hV", longs)) != -1;) {
+        if (o == 'V') {
+            printf("eagre %s\n", eagre_version());
+            return CLI_OK;
+        }
+    }
+    argc -= optind;
+    argv += optind;
+    if (argc == 0) {
+        print_help();
+        return CLI_USAGE;
+    }
+    if (strcmp(argv[0], "help") == 0)
+        return help(&c, argc - 1, argv + 1);
+    int words;
+    c.command = find_command(argc, argv, &words);
+    if (c.command == NULL) {
+        if (strcmp(argv[0], "topic") == 0)
+            cli_usage(&c, "topic: create, list, describe, alter or delete?");
+        cli_usage(&c, "there is no command '%s'", argv[0]);
+    }
+    optind = 0; /* glibc: begin anew, permuting */
+    return c.command->run(&c, argc - words + 1, argv + words - 1);
+}

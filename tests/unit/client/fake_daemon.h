@@ -59,15 +59,15 @@ struct fake {
     int conns[FAKE_CONNS];
 
     /* what the test sets; the thread is idle then (it answers requests only) */
-    enum fake_act act[FAKE_TYPES];
-    uint32_t partitions;
-    uint32_t topic_uid;
-    bool topic_gone;
+    _Atomic int act[FAKE_TYPES]; /* enum fake_act */
+    _Atomic uint32_t partitions;
+    _Atomic uint32_t topic_uid;
+    _Atomic bool topic_gone;
 
-    /* what the test looks at */
-    int seen[FAKE_TYPES];
-    uint32_t attach_owner; /* of the last ATTACH */
-    uint64_t attach_cookie;
+    /* what the test looks at; `seen` grows last */
+    _Atomic int seen[FAKE_TYPES];
+    _Atomic uint32_t attach_owner; /* of the last ATTACH */
+    _Atomic uint64_t attach_cookie;
     char first_setting[64];
 
     int bus, bells, page, status, ring, waiters, event, buffers[FAKE_SLOTS];
@@ -294,13 +294,11 @@ static bool fake_serve(struct fake *f, int conn) {
     ssize_t n = recv(conn, in, sizeof(in), 0);
     if (n <= 0 || eg_dec_begin(&d, in, (size_t)n, &h) != EAGRE_OK || h.type >= FAKE_TYPES)
         return false;
-    enum fake_act act = f->act[h.type];
+    int act = f->act[h.type];
     f->act[h.type] = FAKE_ANSWER;
-    __atomic_fetch_add(&f->seen[h.type], 1, __ATOMIC_RELAXED);
-    if (act == FAKE_CLOSE)
-        return false;
     eg_enc_begin(&r.out, out, sizeof(out), h.type | EG_MSG_REPLY, h.id, 0);
     int rc = act == FAKE_REFUSE ? eg_error_set(EAGRE_E_LIMIT, "no more") : fake_handle(f, &h, &d, &r);
+    f->seen[h.type]++;
     if (rc != EAGRE_OK) {
         eg_enc_begin(&r.out, out, sizeof(out), h.type | EG_MSG_REPLY, h.id, rc);
         eg_enc_str(&r.out, eg_error_text());
@@ -324,7 +322,7 @@ static bool fake_serve(struct fake *f, int conn) {
         r.fds[i] = r.fds[nfds - 1 - i], r.mine[i] = r.mine[nfds - 1 - i];
         r.fds[nfds - 1 - i] = fd, r.mine[nfds - 1 - i] = mine;
     }
-    bool sent = eg_sendmsg_fds(conn, out, size, r.fds, nfds, 0) >= 0;
+    bool sent = act != FAKE_CLOSE && eg_sendmsg_fds(conn, out, size, r.fds, nfds, 0) >= 0;
     for (size_t i = 0; i < r.n; i++)
         if (r.mine[i])
             close(r.fds[i]);

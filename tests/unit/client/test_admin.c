@@ -71,6 +71,7 @@ static void test_settings_are_sent(void **state) {
     (void)state;
     const eagre_setting_t s[] = {{"ring.segments", "4"}};
     assert_int_equal(eagre_topic_create(e, "a", s, 1), EAGRE_OK);
+    assert_int_equal(fake.seen[EG_MSG_TOPIC_CREATE], 1);
     assert_string_equal(fake.first_setting, "ring.segments");
     assert_int_equal(eagre_topic_alter(e, "a", s, 1), EAGRE_OK);
     assert_int_equal(eagre_topic_delete(e, "a"), EAGRE_OK);

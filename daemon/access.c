@@ -62,10 +62,11 @@ static int parse_entry(struct eg_access_entry *e, const char *word, bool strict)
     else
         name = NULL;
     if (name == NULL || name[1] == '\0')
-        return eg_error_set(EAGRE_E_INVALID_CONFIG,
-                            "'%s' is no entry of an access list: use *, creator, user:NAME, user:UID, "
-                            "group:NAME or group:GID, separated by commas",
-                            word);
+        return eg_error_set(
+            EAGRE_E_INVALID_CONFIG,
+            "'%s' is no entry of an access list: use *, creator, user:NAME, user:UID, "
+            "group:NAME or group:GID, separated by commas",
+            word);
     if (resolve(e->kind, name + 1, &e->id) == 0)
         return EAGRE_OK;
     if (strict)
@@ -94,7 +95,8 @@ int eg_access_parse(struct eg_access *a, const char *text, bool strict) {
                                 EG_ACCESS_TEXT - 1);
         if (parsed.count == EG_ACCESS_ENTRIES)
             return eg_error_set(EAGRE_E_INVALID_CONFIG,
-                                "the access list has over %d entries; use a group", EG_ACCESS_ENTRIES);
+                                "the access list has over %d entries; use a group",
+                                EG_ACCESS_ENTRIES);
         int rc = parse_entry(&parsed.entries[parsed.count], word, strict);
         if (rc != EAGRE_OK)
             return rc;
@@ -122,8 +124,7 @@ static bool in_groups(const struct eg_peer *peer, uint32_t gid) {
         return false;
     gid_t *groups = malloc(size);
     bool found = false;
-    if (groups != NULL &&
-        getsockopt(peer->sock, SOL_SOCKET, SO_PEERGROUPS, groups, &size) == 0) {
+    if (groups != NULL && getsockopt(peer->sock, SOL_SOCKET, SO_PEERGROUPS, groups, &size) == 0) {
         for (size_t i = 0; i < size / sizeof(gid_t); i++)
             found |= groups[i] == gid;
     }

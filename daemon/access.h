@@ -16,8 +16,13 @@
 #define EG_ACCESS_TEXT 256
 #define EG_ACCESS_ENTRIES 32
 
-enum eg_access_kind { EG_ACCESS_ANY = 1, EG_ACCESS_USER, EG_ACCESS_GROUP, EG_ACCESS_CREATOR,
-                      EG_ACCESS_UNRESOLVED };
+enum eg_access_kind {
+    EG_ACCESS_ANY = 1,
+    EG_ACCESS_USER,
+    EG_ACCESS_GROUP,
+    EG_ACCESS_CREATOR,
+    EG_ACCESS_UNRESOLVED
+};
 
 struct eg_access {
     char text[EG_ACCESS_TEXT]; /* as it was given, without blanks */

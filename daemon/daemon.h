@@ -53,6 +53,8 @@ struct eg_daemon {
     uint32_t epoch;
     bool membarrier;       /* eg_membarrier() works; else EG_BUS_NO_MEMBARRIER is set in the bus */
 
+    bool clients_lost;     /* the memory is kept, but the client table is not: it cannot be used */
+
     struct eg_topics *topics;
     struct eg_clients *clients;
     struct eg_sessions *sessions;

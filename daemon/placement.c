@@ -31,7 +31,8 @@ static void find_nodes(void) {
     if (numa_available() >= 0) {
         struct bitmask *allowed = numa_get_mems_allowed(); /* what the cpuset leaves */
         for (unsigned n = 0; allowed != NULL && n < NODES_MAX; n++) {
-            if (n < allowed->size && numa_bitmask_isbitset(allowed, n) && numa_bitmask_isbitset(numa_all_nodes_ptr, n)) {
+            if (n < allowed->size && numa_bitmask_isbitset(allowed, n) &&
+                numa_bitmask_isbitset(numa_all_nodes_ptr, n)) {
                 nodes.bits[n / 64] |= UINT64_C(1) << n % 64;
                 nodes.count++;
             }
@@ -67,7 +68,8 @@ const char *eg_placement_print_nodes(char *buf, size_t cap) {
         uint32_t last = n;
         while (eg_placement_has_node(last + 1))
             last++;
-        int wrote = snprintf(buf + used, cap - used, last > n ? "%s%u-%u" : "%s%u", used > 0 ? "," : "", n, last);
+        int wrote = snprintf(buf + used, cap - used, last > n ? "%s%u-%u" : "%s%u",
+                             used > 0 ? "," : "", n, last);
         if (wrote < 0 || (size_t)wrote >= cap - used)
             break;
         used += (size_t)wrote;
@@ -87,7 +89,8 @@ bool eg_placement_bind(void *addr, size_t len, int64_t node) {
         if (node == EG_NUMA_INTERLEAVE ? eg_placement_has_node(n) : n == (uint32_t)node)
             mask[n / (8 * sizeof(unsigned long))] |= 1ul << n % (8 * sizeof(unsigned long));
     /* Preferred, not bound: on a full node a bound page would mean the OOM killer, not an error. */
-    return mbind(addr, len, node == EG_NUMA_INTERLEAVE ? MPOL_INTERLEAVE : MPOL_PREFERRED, mask, NODES_MAX, 0) == 0;
+    return mbind(addr, len, node == EG_NUMA_INTERLEAVE ? MPOL_INTERLEAVE : MPOL_PREFERRED, mask,
+                 NODES_MAX, 0) == 0;
 #else
     (void)addr;
     (void)len;
@@ -105,15 +108,18 @@ int eg_placement_run_on(const char *cpus) {
     if (set == NULL || hwloc_topology_init(&topology) != 0 || hwloc_topology_load(topology) != 0) {
         rc = eg_error_set(EAGRE_E_SYSTEM, "cpus=%s: the machine's topology cannot be read", cpus);
     } else if (hwloc_bitmap_list_sscanf(set, cpus) != 0) {
-        rc = eg_error_set(EAGRE_E_INVALID_CONFIG, "cpus=%s: must be a list of CPUs like 0-3,8", cpus);
+        rc = eg_error_set(EAGRE_E_INVALID_CONFIG, "cpus=%s: must be a list of CPUs like 0-3,8",
+                          cpus);
     } else if (!hwloc_bitmap_isincluded(set, hwloc_topology_get_allowed_cpuset(topology))) {
         char *allowed = NULL;
         hwloc_bitmap_list_asprintf(&allowed, hwloc_topology_get_allowed_cpuset(topology));
-        rc = eg_error_set(EAGRE_E_INVALID_CONFIG, "cpus=%s: must be among the CPUs that this process may use: %s",
-                          cpus, allowed != NULL ? allowed : "?");
+        rc = eg_error_set(EAGRE_E_INVALID_CONFIG,
+                          "cpus=%s: must be among the CPUs that this process may use: %s", cpus,
+                          allowed != NULL ? allowed : "?");
         free(allowed);
     } else if (hwloc_set_cpubind(topology, set, HWLOC_CPUBIND_THREAD) != 0) {
-        rc = eg_error_set(EAGRE_E_SYSTEM, "cpus=%s: the thread cannot be bound: %s", cpus, strerror(errno));
+        rc = eg_error_set(EAGRE_E_SYSTEM, "cpus=%s: the thread cannot be bound: %s", cpus,
+                          strerror(errno));
     }
     if (topology != NULL)
         hwloc_topology_destroy(topology);

@@ -16,50 +16,171 @@ static const struct row {
     bool alterable;
     const char *standard;      /* NULL: depends on others, see eg_settings_finish() */
     const char *standard_text; /* then: how */
-    int64_t min, max;          /* NUMBER, SIZE. A min of -1 is "no limit" and nothing else below 0 */
-    int64_t step;              /* a multiple of it; 0: any */
-    const char *choices[5];    /* CHOICE: the i-th is value i; "": not to be chosen */
+    int64_t min, max;       /* NUMBER, SIZE. A min of -1 is "no limit" and nothing else below 0 */
+    int64_t step;           /* a multiple of it; 0: any */
+    const char *choices[5]; /* CHOICE: the i-th is value i; "": not to be chosen */
     const char *help;
 } table[EG_SET_COUNT] = {
-    [EG_SET_PARTITIONS] = {"partitions", NUMBER, true, "1", NULL, 1, EG_TOPIC_PARTITIONS_MAX, 0, {0},
-        "Partitions. Order is kept within one only. Can grow, never shrink."},
-    [EG_SET_SEGMENT_BYTES] = {"segment.bytes", SIZE, false, "64M", NULL,
-        EG_SEGMENT_BYTES_MIN, EG_SEGMENT_BYTES_MAX, EG_INDEX_BLOCK, {0},
-        "Size of a segment. A partition takes up to ring.segments times as much memory."},
-    [EG_SET_RING_SEGMENTS] = {"ring.segments", NUMBER, false, "3", NULL,
-        EG_RING_SEGMENTS_MIN, EG_RING_SEGMENTS_MAX, 0, {0},
-        "Segments that a partition keeps in memory, one of them always free to go on in."},
-    [EG_SET_RECORD_ALIGNMENT] = {"record.alignment", CHOICE, false, "64", NULL, 0, 0, 0,
-        {"8", "16", "32", "64"},
-        "Records begin at multiples of this. 64 keeps neighbours out of each other's cache line."},
-    [EG_SET_STORAGE] = {"storage", CHOICE, false, "memory", NULL, 0, 0, 0, {"disk", "memory"},
-        "Where records are kept. disk is not supported by this version."},
-    [EG_SET_RETENTION_MS] = {"retention.ms", NUMBER, true, "-1", NULL, -1, INT64_MAX / 1000000, 0, {0},
-        "A full segment is let go when its last record is older. -1: no limit."},
-    [EG_SET_RETENTION_BYTES] = {"retention.bytes", SIZE, true, "-1", NULL, -1, INT64_MAX, 0, {0},
-        "A partition lets its oldest segment go when the others hold as much. -1: when it needs the room."},
-    [EG_SET_MAX_MESSAGE_BYTES] = {"max.message.bytes", SIZE, true, NULL, "segment.bytes/8 - 32",
-        1, EG_SEGMENT_BYTES_MAX / 8 - EG_FRAME_HEADER, 0, {0},
-        "Largest record: key, value and headers together."},
-    [EG_SET_TIMESTAMP_PRECISION] = {"timestamp.precision", CHOICE, true, "coarse", NULL, 0, 0, 0,
-        {"coarse", "ns"},
-        "Clock of the records' timestamps: coarse steps by 1 to 4 ms and costs nothing."},
-    [EG_SET_WRITERS] = {"writers", CHOICE, false, "multi", NULL, 0, 0, 0, {"multi", "single"},
-        "single: one producer at a time, which is then faster."},
-    [EG_SET_NUMA] = {"numa", NUMA, false, "auto", NULL, 0, 0, 0, {0},
-        "NUMA node of the memory. auto: that of the partition's first producer."},
-    [EG_SET_PINNED_BYTES_MAX] = {"pinned.bytes.max", SIZE, true, NULL, "2 x segment.bytes",
-        0, INT64_MAX, 0, {0},
-        "Memory beyond the ring that slow readers may hold back before producers must wait for them."},
-    [EG_SET_HUGEPAGES] = {"hugepages", CHOICE, false, "advise", NULL, 0, 0, 0,
-        {"off", "advise", "hugetlb"},
-        "advise: where the system allows it for shared memory. hugetlb: from its reserved pool."},
-    [EG_SET_ACCESS_PRODUCE] = {"access.produce", ACCESS, true, "*", NULL, 0, 0, 0, {0},
-        "Who may produce. Root and the daemon's user always may."},
-    [EG_SET_ACCESS_CONSUME] = {"access.consume", ACCESS, true, "*", NULL, 0, 0, 0, {0},
-        "Who may consume."},
-    [EG_SET_ACCESS_ADMIN] = {"access.admin", ACCESS, true, "creator", NULL, 0, 0, 0, {0},
-        "Who may alter and delete the topic."},
+    [EG_SET_PARTITIONS] = {"partitions",
+                           NUMBER,
+                           true,
+                           "1",
+                           NULL,
+                           1,
+                           EG_TOPIC_PARTITIONS_MAX,
+                           0,
+                           {0},
+                           "Partitions. Order is kept within one only. Can grow, never shrink."},
+    [EG_SET_SEGMENT_BYTES] =
+        {"segment.bytes",
+         SIZE,
+         false,
+         "64M",
+         NULL,
+         EG_SEGMENT_BYTES_MIN,
+         EG_SEGMENT_BYTES_MAX,
+         EG_INDEX_BLOCK,
+         {0},
+         "Size of a segment. A partition takes up to ring.segments times as much memory."},
+    [EG_SET_RING_SEGMENTS] =
+        {"ring.segments",
+         NUMBER,
+         false,
+         "3",
+         NULL,
+         EG_RING_SEGMENTS_MIN,
+         EG_RING_SEGMENTS_MAX,
+         0,
+         {0},
+         "Segments that a partition keeps in memory, one of them always free to go on in."},
+    [EG_SET_RECORD_ALIGNMENT] =
+        {"record.alignment",
+         CHOICE,
+         false,
+         "64",
+         NULL,
+         0,
+         0,
+         0,
+         {"8", "16", "32", "64"},
+         "Records begin at multiples of this. 64 keeps neighbours out of each other's cache line."},
+    [EG_SET_STORAGE] = {"storage",
+                        CHOICE,
+                        false,
+                        "memory",
+                        NULL,
+                        0,
+                        0,
+                        0,
+                        {"disk", "memory"},
+                        "Where records are kept. disk is not supported by this version."},
+    [EG_SET_RETENTION_MS] =
+        {"retention.ms",
+         NUMBER,
+         true,
+         "-1",
+         NULL,
+         -1,
+         INT64_MAX / 1000000,
+         0,
+         {0},
+         "A full segment is let go when its last record is older. -1: no limit."},
+    [EG_SET_RETENTION_BYTES] = {"retention.bytes",
+                                SIZE,
+                                true,
+                                "-1",
+                                NULL,
+                                -1,
+                                INT64_MAX,
+                                0,
+                                {0},
+                                "A partition lets its oldest segment go when the others hold as "
+                                "much. -1: when it needs the room."},
+    [EG_SET_MAX_MESSAGE_BYTES] = {"max.message.bytes",
+                                  SIZE,
+                                  true,
+                                  NULL,
+                                  "segment.bytes/8 - 32",
+                                  1,
+                                  EG_SEGMENT_BYTES_MAX / 8 - EG_FRAME_HEADER,
+                                  0,
+                                  {0},
+                                  "Largest record: key, value and headers together."},
+    [EG_SET_TIMESTAMP_PRECISION] =
+        {"timestamp.precision",
+         CHOICE,
+         true,
+         "coarse",
+         NULL,
+         0,
+         0,
+         0,
+         {"coarse", "ns"},
+         "Clock of the records' timestamps: coarse steps by 1 to 4 ms and costs nothing."},
+    [EG_SET_WRITERS] = {"writers",
+                        CHOICE,
+                        false,
+                        "multi",
+                        NULL,
+                        0,
+                        0,
+                        0,
+                        {"multi", "single"},
+                        "single: one producer at a time, which is then faster."},
+    [EG_SET_NUMA] = {"numa",
+                     NUMA,
+                     false,
+                     "auto",
+                     NULL,
+                     0,
+                     0,
+                     0,
+                     {0},
+                     "NUMA node of the memory. auto: that of the partition's first producer."},
+    [EG_SET_PINNED_BYTES_MAX] = {"pinned.bytes.max",
+                                 SIZE,
+                                 true,
+                                 NULL,
+                                 "2 x segment.bytes",
+                                 0,
+                                 INT64_MAX,
+                                 0,
+                                 {0},
+                                 "Memory beyond the ring that slow readers may hold back before "
+                                 "producers must wait for them."},
+    [EG_SET_HUGEPAGES] =
+        {"hugepages",
+         CHOICE,
+         false,
+         "advise",
+         NULL,
+         0,
+         0,
+         0,
+         {"off", "advise", "hugetlb"},
+         "advise: where the system allows it for shared memory. hugetlb: from its reserved pool."},
+    [EG_SET_ACCESS_PRODUCE] = {"access.produce",
+                               ACCESS,
+                               true,
+                               "*",
+                               NULL,
+                               0,
+                               0,
+                               0,
+                               {0},
+                               "Who may produce. Root and the daemon's user always may."},
+    [EG_SET_ACCESS_CONSUME] =
+        {"access.consume", ACCESS, true, "*", NULL, 0, 0, 0, {0}, "Who may consume."},
+    [EG_SET_ACCESS_ADMIN] = {"access.admin",
+                             ACCESS,
+                             true,
+                             "creator",
+                             NULL,
+                             0,
+                             0,
+                             0,
+                             {0},
+                             "Who may alter and delete the topic."},
 };
 
 /* ---- ranges as text ------------------------------------------------------------------------------ */
@@ -69,16 +190,20 @@ static void range_text(const struct row *r, char *buf, size_t cap) {
     size_t n = 0;
     switch (r->type) {
     case NUMBER:
-        snprintf(buf, cap, r->max < INT64_MAX / 1000000 ? "%" PRId64 " to %" PRId64 : "a number from %" PRId64 " on",
+        snprintf(buf, cap,
+                 r->max < INT64_MAX / 1000000 ? "%" PRId64 " to %" PRId64
+                                              : "a number from %" PRId64 " on",
                  r->min, r->max);
         break;
     case SIZE:
         if (r->max == INT64_MAX)
-            snprintf(buf, cap, "%sbytes (suffixes K, M, G are powers of 1024)", r->min < 0 ? "-1 or " : "");
+            snprintf(buf, cap, "%sbytes (suffixes K, M, G are powers of 1024)",
+                     r->min < 0 ? "-1 or " : "");
         else if (r->standard == NULL)
             snprintf(buf, cap, "%" PRId64 " to %s", r->min, r->standard_text);
         else
-            snprintf(buf, cap, "%s to %s, a multiple of %s", eg_print_size((uint64_t)r->min, min, sizeof(min)),
+            snprintf(buf, cap, "%s to %s, a multiple of %s",
+                     eg_print_size((uint64_t)r->min, min, sizeof(min)),
                      eg_print_size((uint64_t)r->max, max, sizeof(max)),
                      eg_print_size((uint64_t)r->step, step, sizeof(step)));
         break;
@@ -94,7 +219,8 @@ static void range_text(const struct row *r, char *buf, size_t cap) {
                  eg_placement_print_nodes(nodes, sizeof(nodes)));
         break;
     case ACCESS:
-        snprintf(buf, cap, "a comma list of *, creator, user:NAME, user:UID, group:NAME, group:GID");
+        snprintf(buf, cap,
+                 "a comma list of *, creator, user:NAME, user:UID, group:NAME, group:GID");
         break;
     }
 }
@@ -102,8 +228,8 @@ static void range_text(const struct row *r, char *buf, size_t cap) {
 static int out_of_range(const struct row *r, const char *topic, const char *value) {
     char range[256];
     range_text(r, range, sizeof(range));
-    return eg_error_set(EAGRE_E_INVALID_CONFIG, "topic '%s': %s=%s: must be %s%s", topic, r->name, value,
-                        r->type == CHOICE ? "one of " : "", range);
+    return eg_error_set(EAGRE_E_INVALID_CONFIG, "topic '%s': %s=%s: must be %s%s", topic, r->name,
+                        value, r->type == CHOICE ? "one of " : "", range);
 }
 
 static int unknown(const char *topic, const char *name) {
@@ -117,9 +243,11 @@ static int unknown(const char *topic, const char *name) {
         }
     }
     if (best != NULL)
-        return eg_error_set(EAGRE_E_INVALID_CONFIG, "topic '%s': there is no setting '%s': did you mean '%s'?",
-                            topic, name, best);
-    return eg_error_set(EAGRE_E_INVALID_CONFIG, "topic '%s': there is no setting '%s'", topic, name);
+        return eg_error_set(EAGRE_E_INVALID_CONFIG,
+                            "topic '%s': there is no setting '%s': did you mean '%s'?", topic, name,
+                            best);
+    return eg_error_set(EAGRE_E_INVALID_CONFIG, "topic '%s': there is no setting '%s'", topic,
+                        name);
 }
 
 /* ---- parse and print ----------------------------------------------------------------------------- */
@@ -147,15 +275,16 @@ static bool parse_numa(const char *value, bool strict, int64_t *out) {
         *out = EG_NUMA_INTERLEAVE;
     } else {
         int64_t node;
-        if (strncmp(value, "node:", 5) != 0 || !eg_parse_int(value + 5, &node) || node < 0 || node > 1023 ||
-            (strict && !eg_placement_has_node((uint32_t)node)))
+        if (strncmp(value, "node:", 5) != 0 || !eg_parse_int(value + 5, &node) || node < 0 ||
+            node > 1023 || (strict && !eg_placement_has_node((uint32_t)node)))
             return false;
         *out = node;
     }
     return true;
 }
 
-static int parse(struct eg_settings *s, size_t i, const char *topic, const char *value, bool strict) {
+static int parse(struct eg_settings *s, size_t i, const char *topic, const char *value,
+                 bool strict) {
     const struct row *r = &table[i];
     int64_t v = 0;
     switch (r->type) {
@@ -189,7 +318,8 @@ void eg_settings_init(struct eg_settings *s) {
     memset(s, 0, sizeof(*s));
     for (size_t i = 0; i < EG_SET_COUNT; i++)
         if (table[i].standard != NULL)
-            (void)parse(s, i, "", table[i].standard, false); /* the defaults are valid: there is a test */
+            (void)parse(s, i, "", table[i].standard,
+                        false); /* the defaults are valid: there is a test */
 }
 
 int eg_settings_set(struct eg_settings *s, const char *topic, const char *name, const char *value,
@@ -198,9 +328,10 @@ int eg_settings_set(struct eg_settings *s, const char *topic, const char *name, 
         if (strcmp(table[i].name, name) != 0)
             continue;
         if (i == EG_SET_STORAGE && strcmp(value, "disk") == 0)
-            return eg_error_set(EAGRE_E_UNSUPPORTED,
-                                "topic '%s': storage=disk: not supported by this version; use storage=memory",
-                                topic);
+            return eg_error_set(
+                EAGRE_E_UNSUPPORTED,
+                "topic '%s': storage=disk: not supported by this version; use storage=memory",
+                topic);
         int rc = parse(s, i, topic, value, strict);
         if (rc == EAGRE_OK)
             s->given[i] = true;
@@ -233,36 +364,40 @@ int eg_settings_finish(struct eg_settings *s, const char *topic) {
     if (!s->given[EG_SET_MAX_MESSAGE_BYTES])
         s->v[EG_SET_MAX_MESSAGE_BYTES] = largest;
     if (s->v[EG_SET_MAX_MESSAGE_BYTES] > largest)
-        return eg_error_set(EAGRE_E_INVALID_CONFIG,
-                            "topic '%s': max.message.bytes=%" PRId64 ": must be 1 to %" PRId64
-                            ": a record and its header of %u bytes take at most an eighth of segment.bytes=%s",
-                            topic, s->v[EG_SET_MAX_MESSAGE_BYTES], largest, EG_FRAME_HEADER,
-                            eg_print_size((uint64_t)segment, seg, sizeof(seg)));
+        return eg_error_set(
+            EAGRE_E_INVALID_CONFIG,
+            "topic '%s': max.message.bytes=%" PRId64 ": must be 1 to %" PRId64
+            ": a record and its header of %u bytes take at most an eighth of segment.bytes=%s",
+            topic, s->v[EG_SET_MAX_MESSAGE_BYTES], largest, EG_FRAME_HEADER,
+            eg_print_size((uint64_t)segment, seg, sizeof(seg)));
     if (!s->given[EG_SET_PINNED_BYTES_MAX])
         s->v[EG_SET_PINNED_BYTES_MAX] = 2 * segment;
     if (s->v[EG_SET_HUGEPAGES] == EG_HUGEPAGES_HUGETLB) {
         uint64_t huge = huge_page_bytes();
         if (huge == 0)
             return eg_error_set(EAGRE_E_INVALID_CONFIG,
-                                "topic '%s': hugepages=hugetlb: this system has no huge pages", topic);
+                                "topic '%s': hugepages=hugetlb: this system has no huge pages",
+                                topic);
         if ((uint64_t)segment % huge != 0)
-            return eg_error_set(EAGRE_E_INVALID_CONFIG,
-                                "topic '%s': hugepages=hugetlb: segment.bytes=%s must be a multiple of the huge "
-                                "page size %s",
-                                topic, eg_print_size((uint64_t)segment, seg, sizeof(seg)),
-                                eg_print_size(huge, buf, sizeof(buf)));
+            return eg_error_set(
+                EAGRE_E_INVALID_CONFIG,
+                "topic '%s': hugepages=hugetlb: segment.bytes=%s must be a multiple of the huge "
+                "page size %s",
+                topic, eg_print_size((uint64_t)segment, seg, sizeof(seg)),
+                eg_print_size(huge, buf, sizeof(buf)));
     }
     return EAGRE_OK;
 }
 
-int eg_settings_alterable(const struct eg_settings *from, const struct eg_settings *to, const char *topic) {
+int eg_settings_alterable(const struct eg_settings *from, const struct eg_settings *to,
+                          const char *topic) {
     char was[EG_ACCESS_TEXT], is[EG_ACCESS_TEXT];
     for (size_t i = 0; i < EG_SET_NUMBERS; i++) {
         if (table[i].alterable || from->v[i] == to->v[i])
             continue;
         return eg_error_set(EAGRE_E_INVALID_CONFIG,
-                            "topic '%s': %s=%s: is fixed when a topic is created; it is %s here", topic,
-                            table[i].name, eg_settings_print(to, i, is, sizeof(is)),
+                            "topic '%s': %s=%s: is fixed when a topic is created; it is %s here",
+                            topic, table[i].name, eg_settings_print(to, i, is, sizeof(is)),
                             eg_settings_print(from, i, was, sizeof(was)));
     }
     if (to->v[EG_SET_PARTITIONS] < from->v[EG_SET_PARTITIONS])
@@ -305,7 +440,8 @@ int eg_settings_save(const struct eg_settings *s, const char *topic, char *buf, 
                          eg_settings_print(s, i, value, sizeof(value)));
         if (n < 0 || (size_t)n >= cap - used)
             return eg_error_set(EAGRE_E_INVALID_CONFIG,
-                                "topic '%s': the settings are too long together: at most %zu bytes", topic, cap - 1);
+                                "topic '%s': the settings are too long together: at most %zu bytes",
+                                topic, cap - 1);
         used += (size_t)n;
     }
     return EAGRE_OK;
@@ -316,13 +452,15 @@ int eg_settings_load(struct eg_settings *s, const char *topic, const char *text)
     while (*text != '\0') {
         size_t n = strcspn(text, "\n");
         if (n >= sizeof(line))
-            return eg_error_set(EAGRE_E_INVALID_CONFIG, "topic '%s': a stored setting is too long", topic);
+            return eg_error_set(EAGRE_E_INVALID_CONFIG, "topic '%s': a stored setting is too long",
+                                topic);
         memcpy(line, text, n);
         line[n] = '\0';
         text += n + (text[n] == '\n');
         char *value = strchr(line, '=');
         if (value == NULL)
-            return eg_error_set(EAGRE_E_INVALID_CONFIG, "topic '%s': stored setting '%s' has no value", topic, line);
+            return eg_error_set(EAGRE_E_INVALID_CONFIG,
+                                "topic '%s': stored setting '%s' has no value", topic, line);
         *value++ = '\0';
         int rc = eg_settings_set(s, topic, line, value, false);
         if (rc != EAGRE_OK)
@@ -346,17 +484,20 @@ void eg_settings_help(FILE *f) {
 
 int eg_topic_name_check(const char *name) {
     size_t n = strlen(name);
-    const char *bad = name + strspn(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-");
+    const char *bad =
+        name + strspn(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-");
     if (n == 0)
         return eg_error_set(EAGRE_E_INVALID, "a topic's name must not be empty");
     if (n > EG_TOPIC_NAME_MAX)
-        return eg_error_set(EAGRE_E_INVALID, "topic '%.40s...': a name has at most %u characters, this one %zu",
+        return eg_error_set(EAGRE_E_INVALID,
+                            "topic '%.40s...': a name has at most %u characters, this one %zu",
                             name, EG_TOPIC_NAME_MAX, n);
     if (strcmp(name, ".") == 0 || strcmp(name, "..") == 0)
         return eg_error_set(EAGRE_E_INVALID, "topic '%s': a name must not be '.' or '..'", name);
     if (*bad != '\0')
         return eg_error_set(EAGRE_E_INVALID,
-                            "topic '%s': a name consists of letters, digits, '.', '_' and '-'; character %zu does not",
+                            "topic '%s': a name consists of letters, digits, '.', '_' and '-'; "
+                            "character %zu does not",
                             name, (size_t)(bad - name) + 1);
     return EAGRE_OK;
 }

@@ -17,15 +17,15 @@ enum eg_setting {
     EG_SET_SEGMENT_BYTES,
     EG_SET_RING_SEGMENTS,
     EG_SET_RECORD_ALIGNMENT,
-    EG_SET_STORAGE,             /* enum eg_storage */
-    EG_SET_RETENTION_MS,        /* -1: no limit */
-    EG_SET_RETENTION_BYTES,     /* -1: what the ring holds */
+    EG_SET_STORAGE,         /* enum eg_storage */
+    EG_SET_RETENTION_MS,    /* -1: no limit */
+    EG_SET_RETENTION_BYTES, /* -1: what the ring holds */
     EG_SET_MAX_MESSAGE_BYTES,
     EG_SET_TIMESTAMP_PRECISION, /* enum eg_precision */
     EG_SET_WRITERS,             /* enum eg_writers */
     EG_SET_NUMA,                /* EG_NUMA_AUTO, EG_NUMA_INTERLEAVE, or the node */
     EG_SET_PINNED_BYTES_MAX,
-    EG_SET_HUGEPAGES,           /* enum eg_hugepages */
+    EG_SET_HUGEPAGES, /* enum eg_hugepages */
     EG_SET_ACCESS_PRODUCE,
     EG_SET_ACCESS_CONSUME,
     EG_SET_ACCESS_ADMIN,
@@ -58,7 +58,8 @@ int eg_settings_set(struct eg_settings *s, const char *topic, const char *name, 
 int eg_settings_finish(struct eg_settings *s, const char *topic);
 
 /* May `to` follow `from`? Both finished. */
-int eg_settings_alterable(const struct eg_settings *from, const struct eg_settings *to, const char *topic);
+int eg_settings_alterable(const struct eg_settings *from, const struct eg_settings *to,
+                          const char *topic);
 
 /* Name of the i-th (enum eg_setting), and its present value as eg_settings_set() takes it. */
 const char *eg_settings_name(size_t i);

@@ -1,0 +1,94 @@
+/*
+ * clients.h - who is attached: owner numbers, pages of pins, grants, doorbells.
+ *
+ * The client table is a kept memfd that only the daemon can write; a successor takes it over. An
+ * entry is FREE, LIVE, or DEAD (found dead, not yet repaired). An owner number is given out again only
+ * when no frame of the log can carry it unpublished.
+ */
+#ifndef EG_CLIENTS_H
+#define EG_CLIENTS_H
+
+#include "daemon.h"
+#include "sessions.h"
+#include "sys/atomic.h"
+
+struct eg_topic;
+
+#define EG_CLIENT_GRANTS 1000u
+
+struct eg_grant {
+    uint32_t topic_uid; /* 0: unused */
+    uint16_t producers; /* open handles */
+    uint16_t consumers;
+};
+
+enum eg_client_state { EG_CLIENT_FREE = 0, EG_CLIENT_LIVE = 1, EG_CLIENT_DEAD = 2 };
+
+struct eg_client_entry {
+    _Atomic uint32_t state; /* enum eg_client_state; release after the rest */
+    uint32_t owner;
+    uint32_t uid, gid;
+    int32_t pid; /* 0: in a pid namespace that we cannot see */
+    uint32_t pad0;
+    uint64_t start_ticks; /* with the pid: which process */
+    uint64_t cookie;
+    char name[64];
+    uint8_t pad1[88];
+    struct eg_grant grants[EG_CLIENT_GRANTS];
+};
+
+#define EG_MAGIC_CLIENTS EG_MAGIC('E', 'A', 'G', 'R', 'E', 'c', 't', 'b')
+
+struct eg_client_table {
+    struct eg_magic magic;
+    uint64_t instance_id;
+    uint8_t pad[EG_PAGE - 24];
+    _Atomic uint16_t bell_owner[EG_BELLS_MAX]; /* 0: free */
+    struct eg_client_entry entry[EG_CLIENTS_MAX + 1];
+};
+static_assert(sizeof(struct eg_client_entry) % EG_LINE == 0, "eg_client_entry");
+
+struct eg_client {
+    struct eg_client_entry *entry;
+    struct eg_client_page *page; /* the client's to write */
+    int page_fd;
+    struct eg_session *session; /* NULL: not connected now */
+    struct eg_watch watch;      /* its pidfd; fd -1: none, or it has spoken */
+    uint32_t node;              /* NUMA node of its last producer; UINT32_MAX: unknown */
+    int64_t look_ns;            /* janitor: look whether it lives; INT64_MAX: no reason to */
+    int64_t look_wait_ns;
+    bool reported; /* that one witness alone says it is dead */
+};
+
+struct eg_clients {
+    struct eg_client_table *table;
+    int table_fd;
+    struct eg_client *by_owner[EG_CLIENTS_MAX + 1];
+    uint32_t count;
+    uint32_t top;    /* highest owner number in use, or above */
+    int64_t look_ns; /* earliest look_ns of all */
+};
+
+/* Called by topics.c before topics are recovered: take the table from the keeper, or make a new one. *lost:
+ * the memory is from before but the table is not there, so nobody knows who owns what in it. */
+int eg_clients_open(struct eg_daemon *d, bool *lost);
+
+/* Does a pin hold segment seq of the partition: on it, or a producer's on the one before? pids (up to cap of
+ * whose pins they are) and *count may be NULL. */
+bool eg_clients_pinned(const struct eg_topic *t, uint32_t partition_index, uint64_t seq,
+                       uint32_t *pids, size_t cap, size_t *count);
+
+struct eg_grant *eg_client_grant(const struct eg_client *c, uint32_t topic_uid); /* NULL: none */
+/* One open handle more. Noted before anybody is told. EAGRE_E_LIMIT. */
+int eg_client_grant_add(struct eg_topic *t, struct eg_client *c, bool producer);
+/* The topic goes away. */
+void eg_clients_forget_topic(struct eg_daemon *d, struct eg_topic *t);
+/* Every consumer that may sleep looks again. */
+void eg_clients_ring_all(struct eg_daemon *d);
+
+/* Janitor: see to it at that time (or before). */
+void eg_client_look(struct eg_daemon *d, struct eg_client *c, int64_t at_ns);
+/* Its owner number, page, bells and grants are free again. */
+void eg_client_free(struct eg_daemon *d, struct eg_client *c);
+
+#endif

@@ -1,0 +1,131 @@
+/* marks.c - where a partition's log ends, and the mark in the store that lies behind it. */
+#include "partition.h"
+#include "sys/atomic.h"
+#include "sys/errbuf.h"
+
+#define STRIDE_OFFSETS                                                                             \
+    (INT64_C(1) << 32) /* how far ahead a mark is put: one transaction for so many records */
+#define STRIDE_SEQS (UINT64_C(1) << 20)
+#define WALK_MAX 65536u /* frames behind the hint, when only looking */
+
+int64_t eg_partition_records_max(const struct eg_partition *p) {
+    uint64_t align = (uint64_t)p->topic->settings.v[EG_SET_RECORD_ALIGNMENT];
+    return (int64_t)((eg_partition_capacity(p) - EG_SEGMENT_DATA) /
+                     eg_align_up(EG_FRAME_HEADER, align));
+}
+
+int eg_partition_mark_ahead(struct eg_daemon *d, struct eg_partition *p, uint64_t seq) {
+    int64_t bound = p->base[p->active % eg_partition_slots(p)] +
+                    (int64_t)(seq - p->active + 1) * eg_partition_records_max(p);
+    if (bound <= p->mark.end && seq < p->mark.seq && !p->mark.clean)
+        return EAGRE_OK;
+    struct eg_meta_mark mark = {
+        .partition_uid = p->uid, .end = bound + STRIDE_OFFSETS, .seq = seq + STRIDE_SEQS};
+    int rc = eg_meta_marks_put(d->meta, &mark, 1);
+    if (rc != EAGRE_OK)
+        return eg_error_add(rc, "topic '%s' partition %u: ", eg_topic_name(p->topic), p->number);
+    p->mark = mark;
+    return EAGRE_OK;
+}
+
+/* Walk the chain of the active segment from its hint to the first free word, at most `steps` frames. False: what
+ * is there is no chain. *pos, *index: where it ended; at a free word, at the end of what has memory, or (*sealed)
+ * behind the end of the segment. */
+static bool walk(const struct eg_partition *p, uint32_t number, uint32_t steps, uint64_t *pos_out,
+                 uint64_t *index_out, bool *sealed) {
+    const struct eg_segment_header *h = eg_buffer_header(p, number);
+    uint64_t capacity = eg_partition_capacity(p), allocated = eg_buffer_allocated(p, number);
+    uint64_t hint = eg_load_relaxed(&h->hint);
+    uint64_t pos = eg_hint_pos(hint), index = eg_hint_index(hint);
+    uint32_t align = p->topic->status->align;
+    if (pos < EG_SEGMENT_DATA || pos > capacity || pos % align != 0 ||
+        index > (uint64_t)eg_partition_records_max(p))
+        return false;
+    *sealed = false;
+    for (; pos < capacity && pos + sizeof(uint64_t) <= allocated && steps > 0; steps--) {
+        /* Acquire: as any reader of the chain. */
+        const struct eg_frame *f =
+            (const struct eg_frame *)(const void *)(p->buffers[number].base + pos);
+        uint64_t word = eg_load_acquire(&f->word);
+        if (word == 0)
+            break;
+        if (!eg_word_is_sane(word, pos, capacity, align))
+            return false;
+        if (eg_word_kind(word) == EG_KIND_EOS) {
+            *sealed = true;
+            break;
+        }
+        pos += eg_word_length(word);
+        index += eg_word_count(word);
+    }
+    *sealed |= pos >= capacity;
+    *pos_out = pos;
+    *index_out = index;
+    return index <= (uint64_t)eg_partition_records_max(p);
+}
+
+int64_t eg_partition_end(const struct eg_partition *p) {
+    uint64_t pos, index;
+    bool sealed;
+    if (p->buffers == NULL || eg_partition_failed(p))
+        return (int64_t)eg_load_relaxed(&p->status->log_start);
+    uint32_t slot = (uint32_t)(p->active % eg_partition_slots(p));
+    uint32_t number = eg_slot_buffer(eg_load_relaxed(&p->status->slot[slot]));
+    if (!walk(p, number, WALK_MAX, &pos, &index, &sealed))
+        index = 0;
+    return p->base[slot] + (int64_t)index;
+}
+
+/* Close every slot but the active one's. Producers then find no next slot. */
+static void close_others(struct eg_partition *p, uint64_t active) {
+    for (uint32_t i = 0; i < eg_partition_slots(p); i++) {
+        uint64_t word = eg_load_acquire(&p->ring->slot[i].word);
+        while (eg_slot_seq(word) != active && eg_slot_state(word) != EG_SLOT_RETIRING &&
+               !eg_cas_acq_rel(&p->ring->slot[i].word, &word,
+                               (word & ~UINT64_C(0xff)) | EG_SLOT_RETIRING)) {}
+    }
+}
+
+bool eg_partition_seal(struct eg_partition *p, struct eg_meta_mark *mark) {
+    uint32_t slots = eg_partition_slots(p);
+    uint64_t active = eg_load_acquire(&p->ring->active);
+    if (p->buffers == NULL || eg_partition_failed(p) || active - p->active >= slots)
+        return false;
+    close_others(p, active);
+    /* Somebody may have opened the next one just before. Then that is the last. */
+    uint64_t next = eg_load_acquire(&p->ring->active);
+    if (next != active && next != active + 1)
+        return false;
+    active = next;
+    uint32_t slot = (uint32_t)(active % slots);
+    uint64_t noted = eg_load_relaxed(&p->status->slot[slot]);
+    uint32_t number = eg_slot_buffer(noted);
+    int64_t base = eg_load_acquire(&eg_buffer_header(p, number)->base);
+    int64_t before = p->base[p->active % slots];
+    if (eg_slot_seq(noted) != active || base < before ||
+        base - before > (int64_t)(active - p->active) * eg_partition_records_max(p))
+        return false;
+    /* Then take the end of the chain ourselves: whoever checked its slot before we closed it finds no place. */
+    uint64_t pos, index;
+    bool sealed = false;
+    uint64_t capacity = eg_partition_capacity(p);
+    for (int tries = 0; tries < 1000 && !sealed; tries++) {
+        if (!walk(p, number, UINT32_MAX, &pos, &index, &sealed))
+            return false;
+        if (sealed)
+            break;
+        if (pos + sizeof(uint64_t) > eg_buffer_allocated(p, number))
+            return false; /* the next place has no memory yet: it could still be taken behind our back */
+        struct eg_frame *f = (struct eg_frame *)(void *)(p->buffers[number].base + pos);
+        uint64_t word = 0;
+        sealed = eg_cas_acq_rel(
+            &f->word, &word, eg_word_make(EG_PUBLISHED, EG_KIND_EOS, false, capacity - pos, 0, 0));
+    }
+    uint64_t word = eg_load_relaxed(&p->ring->slot[slot].word);
+    eg_store_release(&p->ring->slot[slot].word, (word & ~UINT64_C(0xff)) | EG_SLOT_RETIRING);
+    if (!sealed)
+        return false;
+    *mark = (struct eg_meta_mark){
+        .partition_uid = p->uid, .clean = 1, .end = base + (int64_t)index, .seq = active + 1};
+    return true;
+}

@@ -1,0 +1,329 @@
+/* topic_messages.c - the messages about topics: what they ask, decoded; what they get, encoded. */
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "clients.h"
+#include "handlers.h"
+#include "partition.h"
+#include "slots.h"
+#include "sys/atomic.h"
+#include "sys/clock.h"
+#include "sys/errbuf.h"
+#include "sys/shm.h"
+
+#define NAME_CAP 1024 /* longer than a valid one, so that the error can be about the name */
+#define VALUE_CAP 1024
+#define CHANGES_MAX 64
+
+static int malformed(const char *what) {
+    return eg_error_set(EAGRE_E_PROTOCOL, "a malformed %s", what);
+}
+
+static struct eg_peer peer_of(const struct eg_session *s) {
+    return (struct eg_peer){.uid = s->uid, .gid = s->gid, .sock = s->fd};
+}
+
+/* Bytes that are still free in the reply. */
+static size_t room(const struct eg_reply *r) { return r->out->cap - r->out->used; }
+
+/* ---- administration ------------------------------------------------------------------------------ */
+
+struct changes {
+    struct eg_change list[CHANGES_MAX];
+    size_t count;
+    char text[CHANGES_MAX][64 + VALUE_CAP];
+};
+
+static bool decode_changes(struct eg_dec *in, struct changes *c) {
+    size_t n = eg_dec_u16(in);
+    if (n > CHANGES_MAX)
+        return false;
+    for (size_t i = 0; i < n; i++) {
+        char *name = c->text[i], *value = c->text[i] + 64;
+        eg_dec_str(in, name, 64);
+        eg_dec_str(in, value, VALUE_CAP);
+        c->list[i] = (struct eg_change){.name = name, .value = value};
+    }
+    c->count = n;
+    return eg_dec_end(in);
+}
+
+int eg_handle_TOPIC_CREATE(struct eg_daemon *d, struct eg_session *s, struct eg_dec *in,
+                           struct eg_reply *r) {
+    static struct changes changes;
+    char name[NAME_CAP];
+    struct eg_peer peer = peer_of(s);
+    uint32_t uid;
+    eg_dec_str(in, name, sizeof(name));
+    if (!decode_changes(in, &changes))
+        return malformed("TOPIC_CREATE");
+    int rc = eg_topic_create(d, &peer, name, changes.list, changes.count, &uid);
+    if (rc == EAGRE_OK)
+        eg_enc_u32(r->out, uid);
+    return rc;
+}
+
+int eg_handle_TOPIC_ALTER(struct eg_daemon *d, struct eg_session *s, struct eg_dec *in,
+                          struct eg_reply *r) {
+    static struct changes changes;
+    char name[NAME_CAP];
+    struct eg_peer peer = peer_of(s);
+    (void)r;
+    eg_dec_str(in, name, sizeof(name));
+    if (!decode_changes(in, &changes))
+        return malformed("TOPIC_ALTER");
+    return eg_topic_alter(d, &peer, name, changes.list, changes.count);
+}
+
+int eg_handle_TOPIC_DELETE(struct eg_daemon *d, struct eg_session *s, struct eg_dec *in,
+                           struct eg_reply *r) {
+    char name[NAME_CAP];
+    struct eg_peer peer = peer_of(s);
+    (void)r;
+    eg_dec_str(in, name, sizeof(name));
+    if (!eg_dec_end(in))
+        return malformed("TOPIC_DELETE");
+    return eg_topic_delete(d, &peer, name);
+}
+
+int eg_handle_TOPIC_LIST(struct eg_daemon *d, struct eg_session *s, struct eg_dec *in,
+                         struct eg_reply *r) {
+    char after[NAME_CAP];
+    uint16_t count = 0;
+    size_t i = 0;
+    (void)s;
+    eg_dec_str(in, after, sizeof(after));
+    if (!eg_dec_end(in))
+        return malformed("TOPIC_LIST");
+    while (i < d->topics->count && strcmp(eg_topic_name(d->topics->list[i]), after) <= 0)
+        i++;
+    size_t more_at = r->out->used;
+    eg_enc_u8(r->out, 0);
+    size_t count_at = r->out->used;
+    eg_enc_u16(r->out, 0);
+    for (; i < d->topics->count && room(r) > 2 + EG_TOPIC_NAME_MAX + 9 && count < UINT16_MAX;
+         i++, count++) {
+        const struct eg_topic *t = d->topics->list[i];
+        eg_enc_str(r->out, eg_topic_name(t));
+        eg_enc_u32(r->out, t->meta.uid);
+        eg_enc_u32(r->out, t->partitions);
+        eg_enc_u8(r->out, (uint8_t)t->settings.v[EG_SET_STORAGE]);
+    }
+    eg_enc_patch_u8(r->out, more_at, i < d->topics->count);
+    eg_enc_patch_u16(r->out, count_at, count);
+    return EAGRE_OK;
+}
+
+static int find(struct eg_daemon *d, const char *name, struct eg_topic **out) {
+    int rc = eg_topic_name_check(name);
+    if (rc != EAGRE_OK)
+        return rc;
+    struct eg_topic *t = eg_topic_by_name(d, name);
+    if (t == NULL)
+        return eg_error_set(EAGRE_E_UNKNOWN_TOPIC, "there is no topic '%s'", name);
+    *out = t;
+    return EAGRE_OK;
+}
+
+int eg_handle_TOPIC_DESCRIBE(struct eg_daemon *d, struct eg_session *s, struct eg_dec *in,
+                             struct eg_reply *r) {
+    char name[NAME_CAP], value[EG_ACCESS_TEXT];
+    struct eg_topic *t = NULL;
+    (void)s;
+    eg_dec_str(in, name, sizeof(name));
+    if (!eg_dec_end(in))
+        return malformed("TOPIC_DESCRIBE");
+    int rc = find(d, name, &t);
+    if (rc != EAGRE_OK)
+        return rc;
+    eg_enc_u32(r->out, t->meta.uid);
+    eg_enc_u16(r->out, EG_SET_COUNT);
+    for (size_t i = 0; i < EG_SET_COUNT; i++) {
+        eg_enc_str(r->out, eg_settings_name(i));
+        eg_enc_str(r->out, eg_settings_print(&t->settings, i, value, sizeof(value)));
+        eg_enc_u8(r->out, !t->settings.given[i]);
+    }
+    return EAGRE_OK;
+}
+
+static void encode_partition(struct eg_enc *out, const struct eg_partition *p) {
+    uint64_t allocated = 0;
+    for (uint32_t n = 0; p->buffers != NULL && n < EG_BUFFERS_MAX; n++)
+        if (p->buffers[n].fd >= 0)
+            allocated += eg_buffer_allocated(p, n);
+    eg_enc_u32(out, p->number);
+    eg_enc_u32(out, eg_load_relaxed(&p->status->state));
+    eg_enc_i64(out, (int64_t)eg_load_relaxed(&p->status->log_start));
+    eg_enc_i64(out, eg_partition_end(p));
+    eg_enc_u64(out, p->active);
+    eg_enc_u64(out,
+               p->buffers == NULL ? 0 : p->active - p->first + 1 - (p->retire != EG_RETIRE_NOT));
+    eg_enc_u64(out, allocated);
+    eg_enc_u64(out, p->detached * eg_partition_capacity(p));
+}
+
+int eg_handle_PARTITIONS(struct eg_daemon *d, struct eg_session *s, struct eg_dec *in,
+                         struct eg_reply *r) {
+    enum { ENTRY = 4 + 4 + 8 * 6 };
+    char name[NAME_CAP];
+    struct eg_topic *t = NULL;
+    (void)s;
+    eg_dec_str(in, name, sizeof(name));
+    uint32_t k = eg_dec_u32(in);
+    if (!eg_dec_end(in))
+        return malformed("PARTITIONS");
+    int rc = find(d, name, &t);
+    if (rc != EAGRE_OK)
+        return rc;
+    uint16_t count = 0;
+    size_t more_at = r->out->used;
+    eg_enc_u8(r->out, 0);
+    size_t count_at = r->out->used;
+    eg_enc_u16(r->out, 0);
+    for (; k < t->partitions && room(r) >= ENTRY; k++, count++) {
+        struct eg_partition *p = t->part[k];
+        if (p->buffers != NULL && !eg_partition_failed(p))
+            (void)eg_slots_follow(p, eg_mono_ns());
+        encode_partition(r->out, p);
+    }
+    eg_enc_patch_u8(r->out, more_at, k < t->partitions);
+    eg_enc_patch_u16(r->out, count_at, count);
+    return EAGRE_OK;
+}
+
+/* ---- use ----------------------------------------------------------------------------------------- */
+
+static bool is_role(uint8_t role) { return role == EG_ROLE_PRODUCER || role == EG_ROLE_CONSUMER; }
+
+static int check_access(const struct eg_session *s, struct eg_topic *t, uint8_t role) {
+    struct eg_peer peer = peer_of(s);
+    enum eg_setting which =
+        role == EG_ROLE_PRODUCER ? EG_SET_ACCESS_PRODUCE : EG_SET_ACCESS_CONSUME;
+    const struct eg_access *access = eg_settings_access(&t->settings, which);
+    if (eg_access_allows(access, &peer, t->meta.owner_uid))
+        return EAGRE_OK;
+    return eg_error_set(EAGRE_E_PERMISSION, "topic '%s': user %u may not %s: %s=%s",
+                        eg_topic_name(t), (unsigned)s->uid,
+                        role == EG_ROLE_PRODUCER ? "produce" : "consume", eg_settings_name(which),
+                        access->text);
+}
+
+static int check_single(const struct eg_topic *t) {
+    if (t->settings.v[EG_SET_WRITERS] != EG_WRITERS_SINGLE)
+        return EAGRE_OK;
+    for (size_t i = 0; i < t->client_count; i++) {
+        const struct eg_client *c = t->clients[i];
+        const struct eg_grant *g = eg_client_grant(c, t->meta.uid);
+        if (g != NULL && g->producers > 0)
+            return eg_error_set(EAGRE_E_BUSY,
+                                "topic '%s' has writers=single, and pid %d (%s) is its producer",
+                                eg_topic_name(t), (int)c->entry->pid, c->entry->name);
+    }
+    return EAGRE_OK;
+}
+
+int eg_handle_OPEN(struct eg_daemon *d, struct eg_session *s, struct eg_dec *in,
+                   struct eg_reply *r) {
+    char name[NAME_CAP];
+    struct eg_topic *t = NULL;
+    uint8_t role = eg_dec_u8(in);
+    uint32_t node = eg_dec_u32(in);
+    eg_dec_str(in, name, sizeof(name));
+    if (!eg_dec_end(in) || !is_role(role))
+        return malformed("OPEN");
+    if (s->client == NULL)
+        return eg_error_set(EAGRE_E_STATE, "OPEN before ATTACH");
+    bool producer = role == EG_ROLE_PRODUCER;
+    int rc = find(d, name, &t);
+    if (rc == EAGRE_OK)
+        rc = check_access(s, t, role);
+    if (rc == EAGRE_OK && producer)
+        rc = check_single(t);
+    if (rc == EAGRE_OK)
+        rc = eg_client_grant_add(t, s->client, producer);
+    if (rc != EAGRE_OK)
+        return rc;
+    if (producer)
+        s->client->node = node;
+    eg_enc_u32(r->out, t->meta.uid);
+    eg_enc_u32(r->out, t->partitions);
+    r->fds[r->nfds++] = t->status_ro_fd;
+    r->fds[r->nfds++] = producer ? t->ring_fd : t->ring_ro_fd;
+    r->fds[r->nfds++] = t->waiters_fd;
+    if (producer) {
+        r->fds[r->nfds++] = d->bells_fd;
+        r->fds[r->nfds++] = d->event_fd;
+    }
+    return EAGRE_OK;
+}
+
+/* The partition, if the client was granted the role on its topic. */
+static int find_granted(struct eg_daemon *d, const struct eg_session *s, uint8_t role, uint32_t uid,
+                        uint32_t number, struct eg_partition **out) {
+    struct eg_topic *t = uid != 0 ? eg_topic_by_uid(d, uid) : NULL;
+    if (s->client == NULL)
+        return eg_error_set(EAGRE_E_STATE, "BUFFERS before ATTACH");
+    if (t == NULL)
+        return eg_error_set(EAGRE_E_TOPIC_DELETED, "there is no topic with id %u (any more)", uid);
+    const struct eg_grant *g = eg_client_grant(s->client, uid);
+    if (g == NULL || (role == EG_ROLE_PRODUCER ? g->producers : g->consumers) == 0)
+        return eg_error_set(EAGRE_E_PERMISSION, "topic '%s': this client has not opened it to %s",
+                            eg_topic_name(t), role == EG_ROLE_PRODUCER ? "produce" : "consume");
+    if (number >= t->partitions)
+        return eg_error_set(EAGRE_E_UNKNOWN_PARTITION, "topic '%s' has partitions 0 to %u, not %u",
+                            eg_topic_name(t), t->partitions - 1, number);
+    *out = t->part[number];
+    return EAGRE_OK;
+}
+
+static int add_buffer(const struct eg_partition *p, uint32_t n, bool writable, struct eg_reply *r) {
+    int fd;
+    if (n >= EG_BUFFERS_MAX || p->buffers[n].fd < 0)
+        return eg_error_set(EAGRE_E_INVALID, "topic '%s' partition %u: there is no buffer %u",
+                            eg_topic_name(p->topic), p->number, n);
+    fd = p->buffers[n].fd;
+    if (!writable) {
+        int rc = eg_memfd_readonly(p->buffers[n].fd, &fd);
+        if (rc != EAGRE_OK)
+            return rc;
+    }
+    r->close_after[r->nfds] = !writable;
+    r->fds[r->nfds++] = fd;
+    eg_enc_u16(r->out, (uint16_t)n);
+    return EAGRE_OK;
+}
+
+int eg_handle_BUFFERS(struct eg_daemon *d, struct eg_session *s, struct eg_dec *in,
+                      struct eg_reply *r) {
+    uint16_t wanted[EG_REPLY_FDS];
+    struct eg_partition *p = NULL;
+    uint8_t role = eg_dec_u8(in);
+    uint32_t uid = eg_dec_u32(in), number = eg_dec_u32(in);
+    uint16_t n = eg_dec_u16(in);
+    if (n > EG_REPLY_FDS)
+        return malformed("BUFFERS");
+    for (uint16_t i = 0; i < n; i++)
+        wanted[i] = eg_dec_u16(in);
+    if (!eg_dec_end(in) || !is_role(role))
+        return malformed("BUFFERS");
+    bool producer = role == EG_ROLE_PRODUCER;
+    int rc = find_granted(d, s, role, uid, number, &p);
+    if (rc != EAGRE_OK)
+        return rc;
+    if (producer)
+        eg_partition_prefer_node(p, s->client->node);
+    rc = eg_partition_open(d, p);
+    if (rc != EAGRE_OK)
+        return rc;
+    if (producer)
+        eg_slots_wake(d, p);
+    if (n == 0)
+        for (uint32_t i = 0; i < eg_partition_slots(p); i++)
+            wanted[n++] = (uint16_t)eg_slot_buffer(eg_load_relaxed(&p->status->slot[i]));
+    eg_enc_u16(r->out, n);
+    for (uint16_t i = 0; rc == EAGRE_OK && i < n; i++)
+        rc = add_buffer(p, wanted[i], producer, r);
+    return rc;
+}

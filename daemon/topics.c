@@ -1,0 +1,366 @@
+#include "topics.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "clients.h"
+#include "parse.h"
+#include "partition.h"
+#include "slots.h"
+#include "sys/atomic.h"
+#include "sys/errbuf.h"
+#include "sys/faultpoint.h"
+
+/* ---- the list, sorted by name -------------------------------------------------------------------- */
+
+/* Where the name is or would be. */
+static size_t place_of(const struct eg_topics *all, const char *name, bool *found) {
+    size_t low = 0, high = all->count;
+    *found = false;
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        int order = strcmp(eg_topic_name(all->list[middle]), name);
+        if (order == 0) {
+            *found = true;
+            return middle;
+        }
+        if (order < 0)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+struct eg_topic *eg_topic_by_name(struct eg_daemon *d, const char *name) {
+    bool found;
+    size_t at = place_of(d->topics, name, &found);
+    return found ? d->topics->list[at] : NULL;
+}
+
+struct eg_topic *eg_topic_by_uid(struct eg_daemon *d, uint32_t uid) {
+    for (size_t i = 0; i < d->topics->count; i++)
+        if (d->topics->list[i]->meta.uid == uid)
+            return d->topics->list[i];
+    return NULL;
+}
+
+static int reserve(struct eg_topics *all) {
+    if (all->count < all->cap)
+        return EAGRE_OK;
+    size_t cap = all->cap == 0 ? 16 : 2 * all->cap;
+    struct eg_topic **list = realloc(all->list, cap * sizeof(struct eg_topic *));
+    if (list == NULL)
+        return eg_error_set(EAGRE_E_NO_MEMORY, "no memory for one topic more");
+    all->list = list;
+    all->cap = cap;
+    return EAGRE_OK;
+}
+
+/* Room was reserved. */
+static void list_add(struct eg_daemon *d, struct eg_topic *t) {
+    struct eg_topics *all = d->topics;
+    bool found;
+    size_t at = place_of(all, eg_topic_name(t), &found);
+    memmove(&all->list[at + 1], &all->list[at], (all->count - at) * sizeof(struct eg_topic *));
+    all->list[at] = t;
+    all->count++;
+    t->committed =
+        eg_settings_ring_bytes(&t->settings) + eg_topic_control_bytes(&t->settings, t->partitions);
+    d->figures.memory_committed += t->committed;
+    d->figures.topics++;
+}
+
+static void list_remove(struct eg_daemon *d, struct eg_topic *t) {
+    struct eg_topics *all = d->topics;
+    bool found;
+    size_t at = place_of(all, eg_topic_name(t), &found);
+    memmove(&all->list[at], &all->list[at + 1], (all->count - at - 1) * sizeof(struct eg_topic *));
+    all->count--;
+    d->figures.memory_committed -= t->committed;
+    d->figures.topics--;
+}
+
+static void topic_free(struct eg_daemon *d, struct eg_topic *t, bool drop) {
+    eg_topic_objects_free(d, t, drop);
+    free(t->clients);
+    free(t);
+}
+
+/* ---- checks -------------------------------------------------------------------------------------- */
+
+static int check_memory(struct eg_daemon *d, const char *name, const struct eg_settings *s,
+                        uint64_t has) {
+    char needs[32], segment[32], left[32], max[32];
+    uint64_t bytes =
+        eg_settings_ring_bytes(s) + eg_topic_control_bytes(s, (uint32_t)s->v[EG_SET_PARTITIONS]);
+    uint64_t committed = d->figures.memory_committed - has;
+    uint64_t room = committed < d->config.memory_max ? d->config.memory_max - committed : 0;
+    if (bytes <= room)
+        return EAGRE_OK;
+    return eg_error_set(
+        EAGRE_E_NO_MEMORY,
+        "topic '%s' needs %s (%" PRId64 " partitions x %" PRId64
+        " segments x %s), %s of memory.max=%s is "
+        "left; lower segment.bytes or raise memory.max",
+        name, eg_format_size(bytes, needs, sizeof(needs)), s->v[EG_SET_PARTITIONS],
+        s->v[EG_SET_RING_SEGMENTS],
+        eg_format_size((uint64_t)s->v[EG_SET_SEGMENT_BYTES], segment, sizeof(segment)),
+        eg_format_size(room, left, sizeof(left)),
+        eg_format_size(d->config.memory_max, max, sizeof(max)));
+}
+
+static int apply(struct eg_settings *s, const char *name, const struct eg_change *changes,
+                 size_t count) {
+    int rc = EAGRE_OK;
+    for (size_t i = 0; rc == EAGRE_OK && i < count; i++)
+        rc = eg_settings_set(s, name, changes[i].name, changes[i].value, true);
+    return rc == EAGRE_OK ? eg_settings_finish(s, name) : rc;
+}
+
+static int find_for_admin(struct eg_daemon *d, const struct eg_peer *peer, const char *name,
+                          struct eg_topic **out) {
+    int rc = eg_topic_name_check(name);
+    if (rc != EAGRE_OK)
+        return rc;
+    struct eg_topic *t = eg_topic_by_name(d, name);
+    if (t == NULL)
+        return eg_error_set(EAGRE_E_UNKNOWN_TOPIC, "there is no topic '%s'", name);
+    const struct eg_access *access = eg_settings_access(&t->settings, EG_SET_ACCESS_ADMIN);
+    if (!eg_access_allows(access, peer, t->meta.owner_uid))
+        return eg_error_set(EAGRE_E_PERMISSION,
+                            "topic '%s': user %u may not administer it: access.admin=%s", name,
+                            (unsigned)peer->uid, access->text);
+    *out = t;
+    return EAGRE_OK;
+}
+
+/* ---- create, alter, delete ----------------------------------------------------------------------- */
+
+static int check_create(struct eg_daemon *d, const struct eg_peer *peer, const char *name) {
+    struct eg_access access;
+    int rc = eg_topic_name_check(name);
+    if (rc != EAGRE_OK)
+        return rc;
+    rc = eg_access_parse(&access, d->config.access_create, false);
+    if (rc != EAGRE_OK)
+        return eg_error_add(rc, "access.create: ");
+    if (!eg_access_allows(&access, peer, geteuid()))
+        return eg_error_set(EAGRE_E_PERMISSION,
+                            "topic '%s': user %u may not create topics: access.create=%s", name,
+                            (unsigned)peer->uid, access.text);
+    if (eg_topic_by_name(d, name) != NULL)
+        return eg_error_set(EAGRE_E_TOPIC_EXISTS, "topic '%s' exists", name);
+    if (d->topics->count >= d->config.topics_max)
+        return eg_error_set(EAGRE_E_LIMIT,
+                            "topic '%s': topics.max=%u is reached: delete topics, or raise it",
+                            name, d->config.topics_max);
+    return reserve(d->topics);
+}
+
+int eg_topic_create(struct eg_daemon *d, const struct eg_peer *peer, const char *name,
+                    const struct eg_change *changes, size_t count, uint32_t *uid) {
+    int rc = check_create(d, peer, name);
+    if (rc != EAGRE_OK)
+        return rc;
+    struct eg_topic *t = calloc(1, sizeof(*t));
+    if (t == NULL)
+        return eg_error_set(EAGRE_E_NO_MEMORY, "topic '%s': no memory", name);
+    strcpy(t->meta.name, name);
+    t->meta.owner_uid = peer->uid;
+    eg_settings_init(&t->settings);
+    rc = apply(&t->settings, name, changes, count);
+    if (rc == EAGRE_OK)
+        rc = check_memory(d, name, &t->settings, 0);
+    if (rc == EAGRE_OK)
+        rc = eg_settings_save(&t->settings, name, t->meta.settings, sizeof(t->meta.settings));
+    t->meta.partitions = (uint32_t)t->settings.v[EG_SET_PARTITIONS];
+    if (rc == EAGRE_OK)
+        rc = eg_meta_topic_create(d->meta, &t->meta);
+    if (rc != EAGRE_OK) {
+        free(t);
+        return rc;
+    }
+    EG_FAULT("create.committed");
+    rc = eg_topic_objects_make(d, t);
+    if (rc == EAGRE_OK)
+        rc = eg_topic_add_partitions(d, t, t->meta.partitions);
+    if (rc != EAGRE_OK) {
+        char text[EG_ERROR_TEXT_MAX];
+        strcpy(text, eg_error_text());
+        if (eg_meta_topic_delete(d->meta, &t->meta) != EAGRE_OK)
+            eg_log_error("topic '%s' could not be made and not be taken back: %s", name,
+                         eg_error_text());
+        topic_free(d, t, true);
+        return eg_error_set(rc, "%s", text);
+    }
+    EG_FAULT("create.kept");
+    list_add(d, t);
+    eg_log_info("topic '%s' created by user %u: id %u, %u partitions", name, (unsigned)peer->uid,
+                t->meta.uid, t->partitions);
+    *uid = t->meta.uid;
+    return EAGRE_OK;
+}
+
+/* What of the new settings clients see, and what the services do by them. */
+static void settings_changed(struct eg_daemon *d, struct eg_topic *t) {
+    eg_topic_put_alterable(t, t->status);
+    t->settings.given[EG_SET_PARTITIONS] = t->settings.v[EG_SET_PARTITIONS] != 1;
+    d->topics->retention_ns = 0;
+    for (uint32_t k = 0; k < t->partitions; k++)
+        if (t->part[k]->buffers != NULL)
+            eg_slots_wake(d, t->part[k]);
+}
+
+int eg_topic_alter(struct eg_daemon *d, const struct eg_peer *peer, const char *name,
+                   const struct eg_change *changes, size_t count) {
+    struct eg_topic *t = NULL;
+    int rc = find_for_admin(d, peer, name, &t);
+    if (rc != EAGRE_OK)
+        return rc;
+    struct eg_settings to = t->settings;
+    rc = apply(&to, name, changes, count);
+    if (rc == EAGRE_OK)
+        rc = eg_settings_alterable(&t->settings, &to, name);
+    if (rc == EAGRE_OK)
+        rc = check_memory(d, name, &to, t->committed);
+    struct eg_meta_topic meta = t->meta;
+    if (rc == EAGRE_OK)
+        rc = eg_settings_save(&to, name, meta.settings, sizeof(meta.settings));
+    if (rc != EAGRE_OK)
+        return rc;
+    uint32_t partitions = (uint32_t)to.v[EG_SET_PARTITIONS];
+    if (partitions > t->partitions)
+        rc = eg_meta_topic_grow(d->meta, &meta, partitions);
+    else
+        rc = eg_meta_topic_put(d->meta, &meta);
+    if (rc != EAGRE_OK)
+        return rc;
+    t->meta = meta;
+    t->settings = to;
+    d->figures.memory_committed -= t->committed;
+    t->committed = eg_settings_ring_bytes(&to) + eg_topic_control_bytes(&to, partitions);
+    d->figures.memory_committed += t->committed;
+    EG_FAULT("alter.committed");
+    settings_changed(d, t);
+    /* A failure here is made up for by the next alter or start: the store says how many there should be. */
+    if (partitions > t->partitions)
+        rc = eg_topic_add_partitions(d, t, partitions);
+    if (rc == EAGRE_OK)
+        eg_log_info("topic '%s' altered by user %u", name, (unsigned)peer->uid);
+    return rc;
+}
+
+int eg_topic_delete(struct eg_daemon *d, const struct eg_peer *peer, const char *name) {
+    struct eg_topic *t = NULL;
+    int rc = find_for_admin(d, peer, name, &t);
+    if (rc == EAGRE_OK)
+        rc = eg_meta_topic_delete(d->meta, &t->meta);
+    if (rc != EAGRE_OK)
+        return rc;
+    EG_FAULT("delete.committed");
+    eg_topic_mark_deleted(t->status, t->ring, t->ring_stride);
+    EG_FAULT("delete.marked");
+    eg_clients_ring_all(d);
+    eg_clients_forget_topic(d, t);
+    list_remove(d, t);
+    eg_log_info("topic '%s' deleted by user %u", name, (unsigned)peer->uid);
+    topic_free(d, t, true);
+    return EAGRE_OK;
+}
+
+/* ---- the service --------------------------------------------------------------------------------- */
+
+static int recover(void *ctx, const struct eg_meta_topic *meta) {
+    struct eg_daemon *d = ctx;
+    int rc = reserve(d->topics);
+    struct eg_topic *t = rc == EAGRE_OK ? calloc(1, sizeof(*t)) : NULL;
+    if (t == NULL)
+        return rc != EAGRE_OK
+                   ? rc
+                   : eg_error_set(EAGRE_E_NO_MEMORY, "topic '%s': no memory", meta->name);
+    t->meta = *meta;
+    eg_settings_init(&t->settings);
+    rc = eg_settings_load(&t->settings, meta->name, meta->settings);
+    t->settings.v[EG_SET_PARTITIONS] = meta->partitions;
+    if (rc == EAGRE_OK && !d->fresh && !d->clients_lost) {
+        rc = eg_topic_objects_take(d, t);
+        if (rc == EAGRE_OK) {
+            rc = eg_topic_add_partitions(d, t, meta->partitions);
+            if (rc != EAGRE_OK) {
+                eg_topic_mark_deleted(t->status, t->ring, t->ring_stride);
+                eg_topic_objects_free(d, t, true);
+            }
+        }
+        if (rc == EAGRE_E_CORRUPT)
+            eg_log_error("topic '%s' gets fresh memory, its records are lost: %s", meta->name,
+                         eg_error_text());
+    } else if (rc == EAGRE_OK) {
+        rc = EAGRE_E_CORRUPT;
+    }
+    if (rc == EAGRE_E_CORRUPT) {
+        rc = eg_topic_objects_make(d, t);
+        if (rc == EAGRE_OK)
+            rc = eg_topic_add_partitions(d, t, meta->partitions);
+    }
+    if (rc != EAGRE_OK) {
+        topic_free(d, t, false);
+        return rc;
+    }
+    list_add(d, t);
+    return EAGRE_OK;
+}
+
+static void free_all(struct eg_daemon *d) {
+    for (size_t i = 0; i < d->topics->count; i++)
+        topic_free(d, d->topics->list[i], false);
+    free(d->topics->list);
+    free(d->topics);
+    d->topics = NULL;
+}
+
+static int start(struct eg_daemon *d) {
+    d->topics = calloc(1, sizeof(*d->topics));
+    if (d->topics == NULL)
+        return eg_error_set(EAGRE_E_NO_MEMORY, "no memory for the topics");
+    int rc = eg_clients_open(d, &d->clients_lost);
+    if (rc == EAGRE_OK)
+        rc = eg_meta_topics(d->meta, recover, d);
+    if (rc != EAGRE_OK) {
+        free_all(d);
+        return rc;
+    }
+    eg_topics_drop_leftovers(d);
+    return EAGRE_OK;
+}
+
+/* Clean stop: every log is closed at an exact end, where it will go on with new memory. */
+static void seal_all(struct eg_daemon *d) {
+    struct eg_meta_mark *marks = malloc((d->figures.partitions + 1) * sizeof(*marks));
+    size_t count = 0;
+    for (size_t i = 0; i < d->topics->count; i++) {
+        struct eg_topic *t = d->topics->list[i];
+        for (uint32_t k = 0; k < t->partitions; k++) {
+            if (marks != NULL && eg_partition_seal(t->part[k], &marks[count]))
+                count++;
+        }
+    }
+    if (count > 0 && eg_meta_marks_put(d->meta, marks, count) != EAGRE_OK)
+        eg_log_error("offsets will skip ahead at the next start: %s", eg_error_text());
+    free(marks);
+    /* Before those who wait are woken. Release; partner: clients' acquire. */
+    eg_store_release(&d->bus->state, EG_BUS_STOPPED);
+    for (size_t i = 0; i < d->topics->count; i++)
+        for (uint32_t k = 0; k < d->topics->list[i]->partitions; k++)
+            eg_partition_room(d->topics->list[i]->part[k]->status);
+}
+
+static void stop(struct eg_daemon *d, bool keep) {
+    if (!keep)
+        seal_all(d);
+    free_all(d);
+}
+
+const struct eg_service eg_topics_service = {.name = "topics", .start = start, .stop = stop};

@@ -2,10 +2,11 @@
 
 #include <inttypes.h>
 
-static void tell_daemon(struct eg_partition_map *m) {
-    /* The bit, then `asleep`: seq_cst both, as the daemon sets asleep, then looks at the bits. */
+static void tell_daemon(struct eg_partition_map *m, bool starved) {
+    /* The bit, then `asleep`: seq_cst both, as the daemon sets asleep, then looks at the bits. Who
+     * starves does not wait for the daemon's next look, either: it has nothing better to do than to ring. */
     eg_fetch_or_seq_cst(&m->bells->work[m->index / 64], 1ull << m->index % 64);
-    if (atomic_load(&m->bells->asleep) != 0)
+    if (starved || atomic_load(&m->bells->asleep) != 0)
         m->ops->wake_daemon(m);
 }
 
@@ -32,7 +33,7 @@ int eg_rotate(struct eg_writer *w, uint64_t pos, uint64_t index) {
         int rc = eg_partition_usable(m);
         if (rc != EAGRE_OK)
             return rc;
-        tell_daemon(m);
+        tell_daemon(m, true);
         return eg_error_set(EAGRE_E_WOULD_BLOCK,
                             "partition %u: no free segment: segment %" PRIu64 " is full and the next slot "
                             "is not ready",
@@ -69,6 +70,6 @@ int eg_rotate(struct eg_writer *w, uint64_t pos, uint64_t index) {
     /* Acq_rel: whoever enters seq+1 finds it OPEN. Partner: enter()'s acquire of active. */
     eg_cas_acq_rel(&m->ring->active, &active, w->seq + 1);
     EG_FAULT("active.moved");
-    tell_daemon(m);
+    tell_daemon(m, false);
     return EG_LOG_AGAIN;
 }

@@ -310,7 +310,7 @@ static int parse(struct eg_settings *s, size_t i, const char *topic, const char 
         return EAGRE_OK;
     }
     }
-    s->v[i] = v;
+    s->v[i] = i == EG_SET_RECORD_ALIGNMENT ? EG_ALIGN_MIN << v : v;
     return EAGRE_OK;
 }
 
@@ -418,7 +418,7 @@ const char *eg_settings_print(const struct eg_settings *s, size_t i, char *buf, 
         return buf;
     }
     int64_t v = s->v[i];
-    if (r->type == CHOICE)
+    if (r->type == CHOICE && i != EG_SET_RECORD_ALIGNMENT)
         snprintf(buf, cap, "%s", r->choices[v]);
     else if (r->type == NUMA && v < 0)
         snprintf(buf, cap, "%s", v == EG_NUMA_AUTO ? "auto" : "interleave");

@@ -96,7 +96,7 @@ static int timeout_ms(int64_t now, int64_t next) {
 
 static void wait_and_call(struct eg_daemon *d, int timeout) {
     struct eg_loop *l = d->loop;
-    bool announce = timeout < 0 || timeout > EG_LOOP_NAP_NS / EG_NS_PER_MS;
+    bool announce = timeout != 0;
     if (announce) {
         atomic_store_explicit(&d->bells->asleep, 1, memory_order_seq_cst); /* see loop.h */
         if (work_pending(d->bells))

@@ -4,10 +4,10 @@
  *   forever: tick every service; the earliest answer is how long epoll may wait; wait; call the
  *   watches that are ready (at most 64 a round, so that ticks are never far apart).
  *
- * Sleep: a wait longer than EG_LOOP_NAP_NS is announced: bells->asleep = 1 (seq_cst), then
- * bells->work is looked at once more. A producer sets its bit in work, then loads asleep (both
- * seq_cst): at least one of the two sees the other, so no work is slept through. Shorter waits are
- * not announced and cost producers nothing.
+ * Sleep: every wait is announced: bells->asleep = 1 (seq_cst), then bells->work is looked at once
+ * more. A producer sets its bit in work, then loads asleep (both seq_cst): at least one of the two
+ * sees the other, so no work is slept through, not even for a millisecond: with a small ring,
+ * producers would wait for it. A producer rings once a segment, so it costs them nothing that counts.
  */
 #ifndef EG_LOOP_H
 #define EG_LOOP_H
@@ -18,8 +18,6 @@
 
 struct eg_daemon;
 struct eg_loop;
-
-#define EG_LOOP_NAP_NS 2000000ll
 
 /* One watched descriptor; lives inside its owner's struct (container_of), which must stay until
  * eg_loop_remove(). The watch does not own the fd. */

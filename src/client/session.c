@@ -136,8 +136,10 @@ int eg_session_exchange(struct eagre *e, struct eg_enc *req, void *reply_buf, si
     asked.id = ++e->next_id;
     memcpy(req->data, &asked, sizeof(asked));
 
+    /* A connection too many gets its refusal unasked, with id 0, and may be closed before HELLO is sent. */
+    bool hello = asked.type == EG_MSG_HELLO;
     int rc = send_request(e, req, deadline_ns);
-    if (rc != EAGRE_OK) {
+    if (rc != EAGRE_OK && !(hello && rc == EAGRE_E_NO_DAEMON)) {
         eg_session_disconnect(e);
         return rc;
     }
@@ -147,7 +149,9 @@ int eg_session_exchange(struct eagre *e, struct eg_enc *req, void *reply_buf, si
                        deadline_ns);
     if (rc == EAGRE_OK)
         rc = eg_dec_begin(reply, reply_buf, n, &got);
-    if (rc == EAGRE_OK && (got.id != asked.id || got.type != (asked.type | EG_MSG_REPLY)))
+    bool unasked = rc == EAGRE_OK && hello && got.id == 0 && got.status != EAGRE_OK;
+    if (rc == EAGRE_OK && !unasked &&
+        (got.id != asked.id || got.type != (asked.type | EG_MSG_REPLY)))
         rc = eg_error_set(EAGRE_E_PROTOCOL, "eagred answered request %u of type %u with %u of type %u",
                           asked.id, asked.type, got.id, got.type);
     if (rc != EAGRE_OK) {

@@ -18,6 +18,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "eagre/eagre.h"
 #include "harness.h"
 #include "harness_raw.h"
 #include "layout/layout.h"
@@ -232,6 +233,9 @@ static void quotas(void **state) {
     assert_int_equal(r[4].h.id, 0);
     assert_non_null(strstr(r[4].detail, "connections.max.per.uid=5"));
     assert_int_equal(eg_raw_receive(&r[4]), 1);
+    eagre_t *e;
+    assert_int_equal(eagre_open(b->socket, &e), EAGRE_E_LIMIT);
+    assert_non_null(strstr(eagre_error_detail(), "connections.max.per.uid=5"));
     for (size_t i = 0; i < 5; i++)
         eg_raw_close(&r[i]);
     eg_wait_until(only_good_is_left, NULL, "closed connections are forgotten");

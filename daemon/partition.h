@@ -47,6 +47,8 @@ struct eg_partition {
     uint32_t cleaning; /* number of the DIRTY one that is zeroed; EG_BUFFERS_MAX: none */
     uint64_t clean_at;
     uint64_t tail;    /* hint's position as last seen */
+    int64_t turned_ns;         /* when we saw producers go on to another segment */
+    int64_t turn_ns;           /* how long a segment lasted then; INT64_MAX: nothing happens */
     uint64_t written; /* bytes that came since it woke */
     int64_t awake_until;
     int64_t next_look;

@@ -35,6 +35,7 @@
 #define NEXT_AHEAD (UINT64_C(2) << 20) /* of the next segment */
 #define BUSY (UINT64_C(8) << 20)       /* so many bytes since it woke: fill the READY slots, too */
 #define AWAKE_NS (100 * EG_NS_PER_MS)
+#define FAST_TURN_NS (10 * EG_NS_PER_MS)
 #define POLL_NS EG_NS_PER_MS
 #define HELD_NS (10 * EG_NS_PER_MS) /* looks at pins while nothing else happens */
 #define DETACHED_NS (100 * EG_NS_PER_MS)
@@ -73,6 +74,10 @@ bool eg_slots_follow(struct eg_partition *p, int64_t now) {
     if (active < p->active || active > last_ready(p)) {
         eg_partition_fail(p, "active segment %" PRIu64 " after %" PRIu64, active, p->active);
         return false;
+    }
+    if (active > p->active) {
+        p->turn_ns = (now - p->turned_ns) / (int64_t)(active - p->active);
+        p->turned_ns = now;
     }
     while (p->active < active) {
         uint64_t seq = p->active + 1;
@@ -213,8 +218,12 @@ static void look_at_detached(struct eg_daemon *d, struct eg_partition *p, int64_
 
 /* ---- retiring ------------------------------------------------------------------------------------ */
 
-/* Must the oldest segment go, for producers to have a slot READY ahead? */
-static bool needs_slot(const struct eg_partition *p) { return last_ready(p) <= p->active; }
+/* Must the oldest segment go, for producers to have slots READY ahead? One; half of the ring while
+ * segments go by almost as fast as we look. */
+static bool needs_slot(const struct eg_partition *p) {
+    uint64_t wanted = p->turn_ns < FAST_TURN_NS ? eg_partition_slots(p) / 2 : 1;
+    return last_ready(p) - p->active < wanted;
+}
 
 /* May it go, because of retention? */
 static bool is_expired(const struct eg_partition *p, int64_t *due) {
@@ -406,6 +415,7 @@ int64_t eg_slots_work(struct eg_daemon *d, struct eg_partition *p, int64_t now) 
     if (now < p->awake_until)
         return now + POLL_NS;
     p->written = 0;
+    p->turn_ns = INT64_MAX;
     if (p->retire != EG_RETIRE_NOT)
         return now + (needs_slot(p) ? HELD_NS : DETACHED_NS);
     if (p->detached > 0)

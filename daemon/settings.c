@@ -234,7 +234,8 @@ static int out_of_range(const struct row *r, const char *topic, const char *valu
 
 static int unknown(const char *topic, const char *name) {
     const char *best = NULL;
-    size_t best_distance = 5; /* further away is no misspelling */
+    /* Further away is no misspelling. */
+    size_t best_distance = strlen(name) < 9 ? strlen(name) / 2 : 5;
     for (size_t i = 0; i < EG_SET_COUNT; i++) {
         size_t distance = eg_text_distance(name, table[i].name);
         if (distance < best_distance) {

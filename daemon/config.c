@@ -32,13 +32,15 @@ struct entry {
 
 /* clang-format off */
 static const struct entry entries[] = {
-    {"dir", PATH, AT(dir), 0, 0, NULL, {0}, "/var/lib/eagre for root, else ~/.local/share/eagre",
+    {"dir", PATH, AT(dir), 0, 0, NULL, {0}, 
+     "/var/lib/eagre for root, else ~/.local/share/eagre; as a service $STATE_DIRECTORY",
      "Directory of what must survive everything: topics, settings, offsets."},
     {"socket", PATH, AT(socket), 0, 0, NULL, {0},
-     "/run/eagre/eagre.sock for root, else $XDG_RUNTIME_DIR/eagre/eagre.sock",
+     "/run/eagre/eagre.sock for root, else $XDG_RUNTIME_DIR/eagre/eagre.sock; as a service eagre.sock "
+     "in $RUNTIME_DIRECTORY",
      "Control socket. At most 107 bytes, its file name at most 75. The locks, the pid files and "
      "the keeper's socket lie beside it."},
-    {"socket.mode", MODE, AT(socket_mode), 0, 0777, NULL, {0}, "0660 for root, else 0600",
+    {"socket.mode", MODE, AT(socket_mode), 0, 0777, NULL, {0}, "0660 for root and system services, else 0600",
      "Permissions of the control socket: who may connect."},
     {"memory.max", SIZE, AT(memory_max), 1 << 20, INT64_MAX, NULL, {0},
      "half of what this machine or cgroup has",
@@ -269,8 +271,26 @@ int eg_config_load(struct eg_config *c, const char *path) {
     return rc;
 }
 
+/* systemd's RuntimeDirectory= and StateDirectory=; of several, the first. NULL: not from there. */
+static const char *from_systemd(const char *variable, int *length) {
+    const char *path = getenv(variable);
+    if (path == NULL || path[0] != '/')
+        return NULL;
+    *length = (int)strcspn(path, ":");
+    return path;
+}
+
 /* Where this user's daemon lives. A variable that is unset or relative does not count (XDG). */
 static void default_paths(struct eg_config *c) {
+    int rn, sn;
+    const char *runtime = from_systemd("RUNTIME_DIRECTORY", &rn);
+    const char *store = from_systemd("STATE_DIRECTORY", &sn);
+    c->socket_mode = geteuid() == 0 || runtime != NULL ? 0660 : 0600;
+    if (runtime != NULL && store != NULL && rn <= 90 && sn <= 4000) {
+        snprintf(c->dir, sizeof(c->dir), "%.*s", sn, store);
+        snprintf(c->socket, sizeof(c->socket), "%.*s/eagre.sock", rn, runtime);
+        return;
+    }
     if (geteuid() == 0) {
         snprintf(c->dir, sizeof(c->dir), "/var/lib/eagre");
         snprintf(c->socket, sizeof(c->socket), "/run/eagre/eagre.sock");
@@ -296,7 +316,6 @@ int eg_config_init(struct eg_config *c) {
             return eg_error_set(EAGRE_E_INTERNAL, "the default of %s is not possible",
                                 entries[i].name);
     default_paths(c);
-    c->socket_mode = geteuid() == 0 ? 0660 : 0600;
     uint64_t limit;
     int rc = eg_memory_limit(&limit);
     if (rc != EAGRE_OK)

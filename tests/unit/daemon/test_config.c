@@ -231,6 +231,19 @@ static void limits_that_depend_on_each_other(void **state) {
     assert_int_equal(c.connections_max_per_uid, 4);
 }
 
+static void a_service_lives_where_systemd_says(void **state) {
+    (void)state;
+    struct eg_config c;
+    setenv("RUNTIME_DIRECTORY", "/run/a:/run/b", 1);
+    setenv("STATE_DIRECTORY", "/var/lib/c", 1);
+    assert_int_equal(eg_config_init(&c), 0);
+    assert_string_equal(c.socket, "/run/a/eagre.sock");
+    assert_string_equal(c.dir, "/var/lib/c");
+    assert_int_equal(c.socket_mode, 0660);
+    unsetenv("RUNTIME_DIRECTORY");
+    unsetenv("STATE_DIRECTORY");
+}
+
 static void the_help_names_every_entry(void **state) {
     (void)state;
     char *text = NULL;
@@ -256,6 +269,7 @@ int main(void) {
         cmocka_unit_test(files),
         cmocka_unit_test(paths_become_absolute),
         cmocka_unit_test(limits_that_depend_on_each_other),
+        cmocka_unit_test(a_service_lives_where_systemd_says),
         cmocka_unit_test(the_help_names_every_entry),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "daemon.h"
@@ -28,6 +29,7 @@ struct eg_keep {
 
     /* All that is kept. The fd of an entry is ours until it is taken, afterwards its user's. */
     struct eg_kept_table table;
+    ino_t inode[EG_KEPT_MAX + 1];
     uint32_t left[EG_KEPT_MAX]; /* entries that were not taken, in no order */
     uint32_t left_count;
     uint32_t left_at[EG_KEPT_MAX + 1]; /* entry's place in left, +1; 0: taken */
@@ -43,6 +45,11 @@ static bool is_kept_name(const char *name) {
         strcmp(name, "event") == 0)
         return true;
     return strchr("ctp", name[0]) != NULL && name[1] >= '0' && name[1] <= '9';
+}
+
+static ino_t inode_of(int fd) {
+    struct stat st;
+    return fstat(fd, &st) == 0 ? st.st_ino : 0;
 }
 
 static void mark_left(struct eg_keep *k, uint32_t entry) {
@@ -70,6 +77,7 @@ static int adopt(void *ctx, const char *name, int fd) {
         close(fd);
         return EAGRE_OK;
     }
+    k->inode[i] = inode_of(fd);
     mark_left(k, i);
     return EAGRE_OK;
 }
@@ -228,19 +236,33 @@ static int tell(struct eg_keep *k, enum eg_keeper_op op, const char *name, int f
 int eg_keep_put(struct eg_keep *k, const char *name, int fd) {
     if (!is_kept_name(name))
         return eg_error_set(EAGRE_E_INTERNAL, "'%s' is no name for a kept object", name);
-    if (eg_kept_find(&k->table, name) != 0) {
-        int rc = eg_keep_drop(k, name);
+    uint32_t i = eg_kept_find(&k->table, name);
+    bool replaced = i != 0;
+    if (replaced) {
+        struct eg_kept *e = &k->table.entry[i];
+        if (e->fd == fd && k->inode[i] == inode_of(fd))
+            return EAGRE_OK; /* taken at the start, and still the same */
+        if (k->left_at[i] != 0) {
+            unmark_left(k, i);
+            close(e->fd);
+        }
+        e->fd = fd;
+        /* The keeper replaces in one step; systemd would keep both. */
+        int rc = k->kind == SYSTEMD ? eg_systemd_remove(name) : EAGRE_OK;
         if (rc != EAGRE_OK)
             return rc;
+    } else {
+        i = eg_kept_add(&k->table, name, fd);
     }
-    uint32_t i = eg_kept_add(&k->table, name, fd);
     if (i == 0)
-        return eg_error_set(EAGRE_E_LIMIT,
-                            "%u objects are in memory, which is the limit: use fewer "
-                            "topics, partitions or ring.segments",
-                            EG_KEPT_MAX);
+        return eg_error_set(
+            EAGRE_E_LIMIT,
+            "%u objects are in memory, which is the limit: use fewer topics, partitions or "
+            "ring.segments",
+            EG_KEPT_MAX);
+    k->inode[i] = inode_of(fd);
     int rc = tell(k, EG_KEEPER_PUT, name, fd);
-    if (rc != EAGRE_OK)
+    if (rc != EAGRE_OK && !replaced)
         eg_kept_remove(&k->table, i);
     return rc;
 }

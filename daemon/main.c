@@ -97,12 +97,6 @@ static int configure(int argc, char **argv, struct options *o, struct eg_config 
     return rc == EAGRE_OK ? eg_config_finish(c) : rc;
 }
 
-void eg_daemon_stop(struct eg_daemon *d, enum eg_stop how, const char *why) {
-    eg_log_info("stopping%s: %s", how == EG_STOP_KEEP ? ", the memory stays" : "", why);
-    d->stop = how;
-    eg_loop_stop(d->loop);
-}
-
 static void signal_ready(struct eg_daemon *d, struct eg_watch *w, uint32_t events) {
     struct signalfd_siginfo info;
     (void)events;

@@ -48,3 +48,9 @@ void eg_services_stop(struct eg_daemon *d, bool keep) {
         eg_log_debug("%s: stopped", s->name);
     }
 }
+
+void eg_daemon_stop(struct eg_daemon *d, enum eg_stop how, const char *why) {
+    eg_log_info("stopping%s: %s", how == EG_STOP_KEEP ? ", the memory stays" : "", why);
+    d->stop = how;
+    eg_loop_stop(d->loop);
+}

@@ -86,7 +86,7 @@ static void close_others(struct eg_partition *p, uint64_t active) {
     }
 }
 
-bool eg_partition_seal(struct eg_partition *p, struct eg_meta_mark *mark) {
+bool eg_partition_seal(struct eg_daemon *d, struct eg_partition *p, struct eg_meta_mark *mark) {
     uint32_t slots = eg_partition_slots(p);
     uint64_t active = eg_load_acquire(&p->ring->active);
     if (p->buffers == NULL || eg_partition_failed(p) || active - p->active >= slots)
@@ -110,12 +110,14 @@ bool eg_partition_seal(struct eg_partition *p, struct eg_meta_mark *mark) {
     bool sealed = false;
     uint64_t capacity = eg_partition_capacity(p);
     for (int tries = 0; tries < 1000 && !sealed; tries++) {
+        eg_buffer_sync(d, p, number);
         if (!walk(p, number, UINT32_MAX, &pos, &index, &sealed))
             return false;
         if (sealed)
             break;
-        if (pos + sizeof(uint64_t) > eg_buffer_allocated(p, number))
-            return false; /* the next place has no memory yet: it could still be taken behind our back */
+        if (pos + sizeof(uint64_t) > eg_buffer_allocated(p, number) &&
+            eg_buffer_allocate(d, p, number, pos + sizeof(uint64_t)) != EAGRE_OK)
+            return false; /* the next place has no memory, and could still be taken behind our back */
         struct eg_frame *f = (struct eg_frame *)(void *)(p->buffers[number].base + pos);
         uint64_t word = 0;
         sealed = eg_cas_acq_rel(
@@ -125,7 +127,11 @@ bool eg_partition_seal(struct eg_partition *p, struct eg_meta_mark *mark) {
     eg_store_release(&p->ring->slot[slot].word, (word & ~UINT64_C(0xff)) | EG_SLOT_RETIRING);
     if (!sealed)
         return false;
-    *mark = (struct eg_meta_mark){
-        .partition_uid = p->uid, .clean = 1, .end = base + (int64_t)index, .seq = active + 1};
+    int64_t end = base + (int64_t)index;
+    /* A single writer takes places by plain stores: one claim of it may just have gone over our end. */
+    if (p->topic->settings.v[EG_SET_WRITERS] == EG_WRITERS_SINGLE && p->topic->client_count > 0)
+        end += UINT16_MAX + 1;
+    *mark =
+        (struct eg_meta_mark){.partition_uid = p->uid, .clean = 1, .end = end, .seq = active + 1};
     return true;
 }

@@ -53,7 +53,7 @@ static struct eg_partition *partition_new(struct eg_topic *t, uint32_t number, u
     p->ring = (struct eg_ring *)(void *)(t->ring + number * t->ring_stride);
     p->waiters = &t->waiters[number];
     p->building = p->cleaning = EG_NO_BUFFER;
-    p->next_look = INT64_MAX;
+    p->next_look = p->turn_ns = INT64_MAX;
     return p;
 }
 

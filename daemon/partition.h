@@ -115,7 +115,7 @@ void eg_buffer_use(struct eg_partition *p, uint32_t number, enum eg_buffer_use u
 /* Before segment seq can be written: the mark in the store lies behind every offset it could give. */
 int eg_partition_mark_ahead(struct eg_daemon *d, struct eg_partition *p, uint64_t seq);
 /* Close the log for good and find its exact end (clean stop). False: not known, the mark stays as it is. */
-bool eg_partition_seal(struct eg_partition *p, struct eg_meta_mark *mark);
+bool eg_partition_seal(struct eg_daemon *d, struct eg_partition *p, struct eg_meta_mark *mark);
 /* One behind the last offset that is taken. */
 int64_t eg_partition_end(const struct eg_partition *p);
 

@@ -343,7 +343,7 @@ static void seal_all(struct eg_daemon *d) {
     for (size_t i = 0; i < d->topics->count; i++) {
         struct eg_topic *t = d->topics->list[i];
         for (uint32_t k = 0; k < t->partitions; k++) {
-            if (marks != NULL && eg_partition_seal(t->part[k], &marks[count]))
+            if (marks != NULL && eg_partition_seal(d, t->part[k], &marks[count]))
                 count++;
         }
     }

@@ -11,7 +11,7 @@ int eg_repair_segment(uint8_t *buffer, uint64_t capacity, uint64_t allocated, ui
     uint64_t end = allocated < capacity ? allocated : capacity;
     uint64_t pos = EG_SEGMENT_DATA;
     *pads = 0;
-    while (pos < capacity && end >= EG_LINE && pos <= end - EG_LINE) {
+    while (pos < capacity && end >= sizeof(uint64_t) && pos <= end - sizeof(uint64_t)) {
         struct eg_frame *f = eg_frame_at(buffer, pos);
         uint64_t word = eg_load_acquire(&f->word);
         if (word == 0)

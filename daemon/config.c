@@ -282,7 +282,7 @@ static const char *from_systemd(const char *variable, int *length) {
 
 /* Where this user's daemon lives. A variable that is unset or relative does not count (XDG). */
 static void default_paths(struct eg_config *c) {
-    int rn, sn;
+    int rn = 0, sn = 0;
     const char *runtime = from_systemd("RUNTIME_DIRECTORY", &rn);
     const char *store = from_systemd("STATE_DIRECTORY", &sn);
     c->socket_mode = geteuid() == 0 || runtime != NULL ? 0660 : 0600;

@@ -67,6 +67,14 @@ static void free_pending(struct session *s) {
     s->pending = NULL;
 }
 
+/* A close with unread requests would let the peer see ECONNRESET in place of our last reply: so first
+ * let no more come, then take what is there. */
+static void hang_up(struct eg_daemon *d, int fd) {
+    shutdown(fd, SHUT_RD);
+    for (int i = 0; i < 1024 && recv(fd, d->sessions->in, 1, MSG_DONTWAIT) > 0; i++) {}
+    close(fd);
+}
+
 void eg_session_close(struct eg_daemon *d, struct eg_session *base) {
     struct session *s = session_of(base);
     struct eg_session **link = &d->sessions->first;
@@ -75,11 +83,7 @@ void eg_session_close(struct eg_daemon *d, struct eg_session *base) {
     *link = base->next;
     eg_session_closed(d, base);
     eg_loop_remove(d->loop, &s->watch);
-    /* A close with unread requests would let the peer see ECONNRESET in place of our last reply. */
-    for (int i = 0;
-         i < 64 && recv(base->fd, d->sessions->in, sizeof(d->sessions->in), MSG_DONTWAIT) > 0;
-         i++) {}
-    close(base->fd);
+    hang_up(d, base->fd);
     free_pending(s);
     d->sessions->ungreeted -= !base->greeted;
     d->figures.sessions--;
@@ -222,14 +226,14 @@ static void session_ready(struct eg_daemon *d, struct eg_watch *w, uint32_t even
 
 /* ---- accepting ------------------------------------------------------------------------------------------- */
 
-static void refuse(int fd, int status) {
+static void refuse(struct eg_daemon *d, int fd, int status) {
     uint8_t buf[sizeof(struct eg_msg_header) + 2 + EG_ERROR_TEXT_MAX];
     struct eg_enc e;
     eg_enc_begin(&e, buf, sizeof(buf), EG_MSG_HELLO | EG_MSG_REPLY, 0, status);
     eg_enc_str(&e, eg_error_text());
     send(fd, e.data, e.used, MSG_DONTWAIT | MSG_NOSIGNAL);
     eg_log_limited(&refused_limit, EG_LOG_WARNING, "a connection is refused: %s", eg_error_text());
-    close(fd);
+    hang_up(d, fd);
 }
 
 static int check_quota(struct eg_daemon *d, uid_t uid) {
@@ -258,12 +262,13 @@ static void welcome(struct eg_daemon *d, int fd) {
     }
     int rc = check_quota(d, peer.uid);
     if (rc != EAGRE_OK) {
-        refuse(fd, rc);
+        refuse(d, fd, rc);
         return;
     }
     struct session *s = calloc(1, sizeof(*s));
     if (s == NULL) {
-        refuse(fd, eg_error_set(EAGRE_E_NO_MEMORY, "eagred has no memory for another connection"));
+        refuse(d, fd,
+               eg_error_set(EAGRE_E_NO_MEMORY, "eagred has no memory for another connection"));
         return;
     }
     s->base = (struct eg_session){.fd = fd, .pid = peer.pid, .uid = peer.uid, .gid = peer.gid};
@@ -271,7 +276,7 @@ static void welcome(struct eg_daemon *d, int fd) {
     s->connected_ns = eg_mono_ns();
     rc = eg_loop_add(d->loop, &s->watch, EPOLLIN);
     if (rc != EAGRE_OK) {
-        refuse(fd, rc);
+        refuse(d, fd, rc);
         free(s);
         return;
     }

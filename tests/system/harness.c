@@ -33,18 +33,31 @@ static int64_t now_ms(void) {
 
 /* ---- cleaning up -------------------------------------------------------------------------------------- */
 
-static bool names(pid_t pid, const char *path) {
-    char file[40], line[4096];
-    snprintf(file, sizeof(file), "/proc/%d/cmdline", (int)pid);
-    int fd = open(file, O_RDONLY | O_CLOEXEC);
+static bool file_names(pid_t pid, const char *file, const char *path) {
+    char name[40], text[8192];
+    snprintf(name, sizeof(name), "/proc/%d/%s", (int)pid, file);
+    int fd = open(name, O_RDONLY | O_CLOEXEC);
     if (fd < 0)
         return false;
-    ssize_t n = read(fd, line, sizeof(line) - 1);
+    bool found = false;
+    size_t kept = 0,
+           length = strlen(path); /* the end of one read is looked at again with the next */
+    for (ssize_t n; !found && (n = read(fd, text + kept, sizeof(text) - kept)) > 0;) {
+        size_t all = kept + (size_t)n;
+        found = memmem(text, all, path, length) != NULL;
+        kept = all < length ? all : length;
+        memmove(text, text + all - kept, kept);
+    }
     close(fd);
-    return n > 0 && memmem(line, (size_t)n, path, strlen(path)) != NULL;
+    return found;
 }
 
-/* SIGKILL everybody whose command line has this path in it. Repeated, for one may have just forked. */
+/* On its command line, or in the environment that it was started with (EAGRE_SOCKET, EG_TEST_DIR). */
+static bool names(pid_t pid, const char *path) {
+    return file_names(pid, "cmdline", path) || file_names(pid, "environ", path);
+}
+
+/* SIGKILL everybody who names this path. Repeated, for one may have just forked. */
 static void kill_all(const char *path) {
     for (bool found = true; found;) {
         found = false;
@@ -105,6 +118,7 @@ static void make_base(void) {
     snprintf(base, sizeof(base), "%s/eg-XXXXXX", tmp);
     if (mkdtemp(base) == NULL || pipe2(ends, O_CLOEXEC) != 0)
         fail_msg("%s: %s", base, strerror(errno));
+    setenv("EG_TEST_DIR", base, 1);   /* by which the guard knows whatever we start */
     prctl(PR_SET_CHILD_SUBREAPER, 1); /* keepers become ours, so that we can reap them */
     signal(SIGPIPE, SIG_IGN);
     owner = getpid();

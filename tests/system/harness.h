@@ -2,8 +2,8 @@
  * harness.h - a real daemon in a directory of its own, for tests.
  *
  * Everything that a test process makes lies below one temporary directory ($TMPDIR/eg-XXXXXX), and a
- * guard process outlives it: however the test ends, every process that names the directory on its
- * command line is killed and the directory removed. Nothing waits by sleeping; what should happen
+ * guard process outlives it: however the test ends, every program that it started is killed (they name
+ * the directory on their command line or in their environment) and the directory removed. Nothing waits by sleeping; what should happen
  * is waited for at most EG_TEST_LIMIT_MS, then the test fails.
  *
  * Failures are cmocka's (fail_msg), so call these from tests, set-ups and tear-downs only.

@@ -133,6 +133,7 @@ static void start(struct manager *m, struct eg_test_bus *b) {
     char notify[128], count[32], names[1100] = "LISTEN_FDNAMES=", byte, pid_text[40];
     char data[100], path[100];
     int ready[2];
+    pthread_mutex_lock(&m->lock); /* until the child has its copies */
     snprintf(notify, sizeof(notify), "NOTIFY_SOCKET=%s", m->path);
     snprintf(count, sizeof(count), "LISTEN_FDS=%zu", m->count);
     for (size_t i = 0; i < m->count; i++)
@@ -161,6 +162,7 @@ static void start(struct manager *m, struct eg_test_bus *b) {
         execl(EG_TEST_BIN_DIR "/eagred", "eagred", data, path, "--ready-fd=40", (char *)NULL);
         _exit(127);
     }
+    pthread_mutex_unlock(&m->lock);
     close(log);
     close(ready[1]);
     ssize_t got = read(ready[0], &byte, 1);
@@ -181,12 +183,21 @@ static uint64_t instance_of(struct eg_test_bus *b, uint32_t *epoch, char *keeper
     return id;
 }
 
+static bool heard(struct manager *m, const bool *what) {
+    pthread_mutex_lock(&m->lock);
+    bool yes = *what;
+    pthread_mutex_unlock(&m->lock);
+    return yes;
+}
+
+static bool is_ready(void *ctx) {
+    struct manager *m = ctx;
+    return heard(m, &m->ready);
+}
+
 static bool is_stopping(void *ctx) {
     struct manager *m = ctx;
-    pthread_mutex_lock(&m->lock);
-    bool stopping = m->stopping;
-    pthread_mutex_unlock(&m->lock);
-    return stopping;
+    return heard(m, &m->stopping);
 }
 
 static void memory_outlives_the_daemon_in_the_store(void **state) {
@@ -206,7 +217,7 @@ static void memory_outlives_the_daemon_in_the_store(void **state) {
     assert_int_equal(eg_bus_keeper(b), 0);
     assert_int_equal(epoch, 1);
     assert_true(stored(&m) >= 3); /* bus, bells, event */
-    assert_true(m.ready);
+    eg_wait_until(is_ready, &m, "READY=1");
 
     for (uint32_t i = 2; i < 5; i++) {
         eg_bus_kill(b);

@@ -21,17 +21,17 @@ enum eg_keeper_mode { EG_KEEPER_AUTO = 0, EG_KEEPER_PROCESS, EG_KEEPER_SYSTEMD, 
 struct eg_config {
     char dir[4096];
     char socket[EG_SOCKET_PATH_MAX + 1];
-    uint64_t memory_max;              /* bytes that topics may commit */
-    uint32_t clients_max;             /* attached clients */
+    uint64_t memory_max;  /* bytes that topics may commit */
+    uint32_t clients_max; /* attached clients */
     uint32_t clients_max_per_uid;
-    uint32_t connections_max;         /* on the control socket */
+    uint32_t connections_max; /* on the control socket */
     uint32_t connections_max_per_uid;
     uint32_t topics_max;
     uint32_t socket_mode;
-    int log_level;                    /* enum eg_log_level */
-    int keeper;                       /* enum eg_keeper_mode */
-    int64_t keeper_linger_ms;         /* -1: for ever */
-    char cpus[EG_CONFIG_TEXT];        /* "" or "0-3,8" */
+    int log_level;             /* enum eg_log_level */
+    int keeper;                /* enum eg_keeper_mode */
+    int64_t keeper_linger_ms;  /* -1: for ever */
+    char cpus[EG_CONFIG_TEXT]; /* "" or "0-3,8" */
     char access_create[EG_CONFIG_TEXT];
 };
 

@@ -38,46 +38,47 @@ enum eg_stop { EG_STOP_NOT = 0, EG_STOP_CLEAN, EG_STOP_KEEP };
 
 struct eg_daemon {
     struct eg_config config;
-    struct eg_loop *loop;  /* main.c */
-    struct eg_keep *keep;  /* keep.c */
-    struct eg_meta *meta;  /* meta.c */
-    bool fresh;            /* the keeper held nothing: cold start */
+    struct eg_loop *loop; /* main.c */
+    struct eg_keep *keep; /* keep.c */
+    struct eg_meta *meta; /* meta.c */
+    bool fresh;           /* the keeper held nothing: cold start */
 
     /* bus.c; the _ro descriptors are what clients get */
     struct eg_bus *bus;
     struct eg_bells *bells;
     int bus_fd, bus_ro_fd;
     int bells_fd, bells_ro_fd;
-    int event_fd;          /* eventfd: producers write it when bells->asleep */
+    int event_fd; /* eventfd: producers write it when bells->asleep */
     uint64_t instance_id;
     uint32_t epoch;
-    bool membarrier;       /* eg_membarrier() works; else EG_BUS_NO_MEMBARRIER is set in the bus */
+    bool membarrier; /* eg_membarrier() works; else EG_BUS_NO_MEMBARRIER is set in the bus */
 
-    bool clients_lost;     /* the memory is kept, but the client table is not: it cannot be used */
+    bool clients_lost; /* the memory is kept, but the client table is not: it cannot be used */
 
     struct eg_topics *topics;
     struct eg_clients *clients;
     struct eg_sessions *sessions;
 
     struct eg_figures figures;
-    int64_t started_ns;    /* eg_mono_ns() */
-    enum eg_stop stop;     /* set by eg_daemon_stop() */
+    int64_t started_ns; /* eg_mono_ns() */
+    enum eg_stop stop;  /* set by eg_daemon_stop() */
 };
 
 /* End the loop after this round; how: EG_STOP_CLEAN or EG_STOP_KEEP (memory stays with the keeper). */
 void eg_daemon_stop(struct eg_daemon *d, enum eg_stop how, const char *why);
 
 /* Services of the daemon, in the order of their start. */
-extern const struct eg_service eg_lock_service;      /* lock.c: instance locks, pid file */
-extern const struct eg_service eg_meta_service;      /* meta.c */
-extern const struct eg_service eg_keep_service;      /* keep.c */
-extern const struct eg_service eg_bus_service;       /* bus.c: bus page, bells, eventfd */
-extern const struct eg_service eg_placement_service; /* placement.c: binding, before memory is touched */
-extern const struct eg_service eg_topics_service;    /* topics.c: recovery of topics and partitions */
-extern const struct eg_service eg_clients_service;   /* clients.c: recovery of the client table */
-extern const struct eg_service eg_slots_service;     /* slots.c */
-extern const struct eg_service eg_janitor_service;   /* janitor.c */
-extern const struct eg_service eg_sessions_service;  /* sessions.c: listens last */
+extern const struct eg_service eg_lock_service; /* lock.c: instance locks, pid file */
+extern const struct eg_service eg_meta_service; /* meta.c */
+extern const struct eg_service eg_keep_service; /* keep.c */
+extern const struct eg_service eg_bus_service;  /* bus.c: bus page, bells, eventfd */
+extern const struct eg_service
+    eg_placement_service; /* placement.c: binding, before memory is touched */
+extern const struct eg_service eg_topics_service;  /* topics.c: recovery of topics and partitions */
+extern const struct eg_service eg_clients_service; /* clients.c: recovery of the client table */
+extern const struct eg_service eg_slots_service;   /* slots.c */
+extern const struct eg_service eg_janitor_service; /* janitor.c */
+extern const struct eg_service eg_sessions_service; /* sessions.c: listens last */
 
 /* services.c. Start: in order; a failure stops those that were started and is returned. */
 int eg_services_start(struct eg_daemon *d);

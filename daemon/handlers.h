@@ -6,16 +6,16 @@
 
 #include "sessions.h"
 
-eg_handler eg_handle_HELLO;          /* handlers.c */
-eg_handler eg_handle_SHUTDOWN;       /* handlers.c */
-eg_handler eg_handle_STATUS;         /* metrics.c */
-eg_handler eg_handle_ATTACH;         /* clients.c ... */
+eg_handler eg_handle_HELLO;    /* handlers.c */
+eg_handler eg_handle_SHUTDOWN; /* handlers.c */
+eg_handler eg_handle_STATUS;   /* metrics.c */
+eg_handler eg_handle_ATTACH;   /* clients.c ... */
 eg_handler eg_handle_OPEN;
 eg_handler eg_handle_BUFFERS;
 eg_handler eg_handle_RELEASE;
 eg_handler eg_handle_BELL;
 eg_handler eg_handle_BELL_FREE;
-eg_handler eg_handle_TOPIC_CREATE;   /* topics.c ... */
+eg_handler eg_handle_TOPIC_CREATE; /* topics.c ... */
 eg_handler eg_handle_TOPIC_ALTER;
 eg_handler eg_handle_TOPIC_DELETE;
 eg_handler eg_handle_TOPIC_LIST;

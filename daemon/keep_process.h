@@ -25,8 +25,8 @@ int eg_keeper_start(struct eg_keeper_link *l, const struct eg_config *c);
  * connection or the keeper is broken (and is closed, and a keeper that does not answer is ended);
  * EAGRE_E_LIMIT: it is full.
  */
-int eg_keeper_ask(struct eg_keeper_link *l, struct eg_keeper_message *m, const int *fds, size_t nfds,
-                  int *out_fds, size_t *out_nfds);
+int eg_keeper_ask(struct eg_keeper_link *l, struct eg_keeper_message *m, const int *fds,
+                  size_t nfds, int *out_fds, size_t *out_nfds);
 void eg_keeper_hang_up(struct eg_keeper_link *l);
 /* Files that a keeper which was killed leaves. Not while one may run. */
 void eg_keeper_remove_files(const struct eg_config *c);

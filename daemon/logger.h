@@ -10,7 +10,8 @@
 enum eg_log_level { EG_LOG_ERROR = 0, EG_LOG_WARNING = 1, EG_LOG_INFO = 2, EG_LOG_DEBUG = 3 };
 
 void eg_log_set_level(enum eg_log_level level);
-void eg_log(enum eg_log_level level, const char *fmt, ...) __attribute__((format(printf, 2, 3), cold));
+void eg_log(enum eg_log_level level, const char *fmt, ...)
+    __attribute__((format(printf, 2, 3), cold));
 
 #define eg_log_error(...) eg_log(EG_LOG_ERROR, __VA_ARGS__)
 #define eg_log_warning(...) eg_log(EG_LOG_WARNING, __VA_ARGS__)

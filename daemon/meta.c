@@ -60,9 +60,6 @@ static int failed(const struct eg_meta *m, const char *what, int rc) {
             "%s: cannot %s: this is not a sound LMDB database (%s): put a copy of it back, or "
             "move the directory away to start without topics",
             m->path, what, mdb_strerror(rc));
-    case ENOSPC:
-    case EIO:
-        return eg_error_set(EAGRE_E_IO, "%s: cannot %s: %s", m->path, what, mdb_strerror(rc));
     default:
         return eg_error_set(EAGRE_E_IO, "%s: cannot %s: %s", m->path, what, mdb_strerror(rc));
     }

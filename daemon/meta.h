@@ -20,10 +20,11 @@ struct eg_meta_topic {
     char name[EG_TOPIC_NAME_MAX + 1];
     uint32_t uid;
     uint32_t partitions;
-    uint32_t first_partition_uid[8]; /* runs of consecutive uids: one at creation, one an enlargement */
+    uint32_t
+        first_partition_uid[8]; /* runs of consecutive uids: one at creation, one an enlargement */
     uint32_t run_length[8];
     uint32_t runs;
-    uint32_t owner_uid;              /* Unix uid of who created it */
+    uint32_t owner_uid; /* Unix uid of who created it */
     char settings[2048];
 };
 
@@ -33,7 +34,8 @@ int eg_meta_topic_grow(struct eg_meta *m, struct eg_meta_topic *t, uint32_t part
 int eg_meta_topic_put(struct eg_meta *m, const struct eg_meta_topic *t); /* settings changed */
 int eg_meta_topic_delete(struct eg_meta *m, const struct eg_meta_topic *t);
 /* Calls f for each topic, by name; stops at the first failure and returns it. */
-int eg_meta_topics(struct eg_meta *m, int (*f)(void *ctx, const struct eg_meta_topic *t), void *ctx);
+int eg_meta_topics(struct eg_meta *m, int (*f)(void *ctx, const struct eg_meta_topic *t),
+                   void *ctx);
 
 /*
  * Where a partition's log would go on after a cold start. `end` is exact after a clean stop; while
@@ -46,7 +48,9 @@ struct eg_meta_mark {
     int64_t end;
     uint64_t seq;
 };
-int eg_meta_mark_get(struct eg_meta *m, uint32_t partition_uid, struct eg_meta_mark *out); /* zeros if none */
-int eg_meta_marks_put(struct eg_meta *m, const struct eg_meta_mark *marks, size_t count); /* one transaction */
+int eg_meta_mark_get(struct eg_meta *m, uint32_t partition_uid,
+                     struct eg_meta_mark *out); /* zeros if none */
+int eg_meta_marks_put(struct eg_meta *m, const struct eg_meta_mark *marks,
+                      size_t count); /* one transaction */
 
 #endif

@@ -16,12 +16,12 @@ struct eg_client; /* clients.h */
 struct eg_session {
     struct eg_session *next;
     int fd;
-    pid_t pid;  /* SO_PEERCRED */
+    pid_t pid; /* SO_PEERCRED */
     uid_t uid;
     gid_t gid;
-    bool greeted;              /* HELLO done */
-    struct eg_client *client;  /* after ATTACH; NULL */
-    char name[64];             /* what it calls itself */
+    bool greeted;             /* HELLO done */
+    struct eg_client *client; /* after ATTACH; NULL */
+    char name[64];            /* what it calls itself */
 };
 
 #define EG_REPLY_FDS 64
@@ -35,12 +35,14 @@ struct eg_reply {
     bool close_after[EG_REPLY_FDS]; /* close that fd once it is sent */
     size_t nfds;
 };
-typedef int eg_handler(struct eg_daemon *d, struct eg_session *s, struct eg_dec *in, struct eg_reply *r);
+typedef int eg_handler(struct eg_daemon *d, struct eg_session *s, struct eg_dec *in,
+                       struct eg_reply *r);
 
 /* Filled in by the services that answer: one table in daemon/handlers.c. NULL: unsupported. */
 eg_handler *eg_handler_of(uint16_t type);
 
-void eg_session_closed(struct eg_daemon *d, struct eg_session *s); /* clients.c: called before it is freed */
+void eg_session_closed(struct eg_daemon *d,
+                       struct eg_session *s); /* clients.c: called before it is freed */
 
 /* Hang up on a peer, at once; not from within a handler for its own session. */
 void eg_session_close(struct eg_daemon *d, struct eg_session *s);

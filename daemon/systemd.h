@@ -7,7 +7,7 @@
 
 #include <stdbool.h>
 
-bool eg_systemd_is_there(void); /* $NOTIFY_SOCKET, and libsystemd is compiled in */
+bool eg_systemd_is_there(void);            /* $NOTIFY_SOCKET, and libsystemd is compiled in */
 void eg_systemd_notify(const char *state); /* "READY=1" ... */
 
 /* The descriptor store. Both return when systemd has done it. */

@@ -20,7 +20,8 @@ struct eg_enc {
 };
 
 /* Start a message in buf (cap bytes, at least a header). */
-void eg_enc_begin(struct eg_enc *e, void *buf, size_t cap, uint16_t type, uint32_t id, int32_t status);
+void eg_enc_begin(struct eg_enc *e, void *buf, size_t cap, uint16_t type, uint32_t id,
+                  int32_t status);
 void eg_enc_u8(struct eg_enc *e, uint8_t v);
 void eg_enc_u16(struct eg_enc *e, uint16_t v);
 void eg_enc_u32(struct eg_enc *e, uint32_t v);

@@ -46,8 +46,8 @@ struct eg_msg_header {
     uint32_t magic;
     uint16_t version; /* EG_PROTO_VERSION */
     uint16_t type;
-    uint32_t id;      /* the client's choice; the reply repeats it */
-    int32_t status;   /* requests: 0 */
+    uint32_t id;    /* the client's choice; the reply repeats it */
+    int32_t status; /* requests: 0 */
 };
 
 /* X(number, name) */

@@ -10,9 +10,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "sys/errbuf.h"
 #include "system/harness.h"
 #include "system/harness_raw.h"
-#include "sys/errbuf.h"
 
 static struct eg_raw raw;
 

@@ -92,9 +92,9 @@ static int assign(struct run *r, const char *topic) {
 
 /* ---- records that are not there (any more) ------------------------------------------------------------ */
 
-/* A position below the log or above its end: go on where records are, and say so. */
-static int find_way_back(struct run *r) {
-    bool found = false;
+/* Positions below the log or above its end: go on where records are, and say so. */
+static int find_way_back(struct run *r, size_t *found) {
+    *found = 0;
     for (size_t i = 0; i < r->source_count; i++) {
         const struct source *s = &r->sources[i];
         int64_t at, begin, end;
@@ -107,7 +107,7 @@ static int find_way_back(struct run *r) {
             return rc;
         if (at >= begin && at <= end)
             continue;
-        found = true;
+        ++*found;
         progress_end(&r->progress);
         if (!r->quiet)
             cli_error(r->c, "topic '%s' partition %" PRId32 ": there is nothing at offset %" PRId64 ": it goes from %" PRId64
@@ -118,7 +118,7 @@ static int find_way_back(struct run *r) {
         if (rc != EAGRE_OK)
             return rc;
     }
-    return found ? EAGRE_OK : EAGRE_E_OFFSET_OUT_OF_RANGE;
+    return EAGRE_OK;
 }
 
 /* ---- the loop ------------------------------------------------------------------------------------------ */
@@ -157,8 +157,11 @@ static int look_for_end(struct run *r, const eagre_record_t *of) {
 }
 
 static int consume(struct run *r) {
-    int rc = r->stop_at_end ? look_for_end(r, NULL) : EAGRE_OK;
+    size_t lost;
+    int rc = r->offset >= 0 && r->tail < 0 ? find_way_back(r, &lost) : EAGRE_OK; /* -o OFFSET */
     int32_t wait_ms = 0;
+    if (rc == EAGRE_OK && r->stop_at_end)
+        rc = look_for_end(r, NULL);
     while (rc == EAGRE_OK && !caught && !(r->stop_at_end && r->undone == 0)) {
         size_t max = POLL_MAX;
         size_t n = 0;
@@ -175,8 +178,11 @@ static int consume(struct run *r) {
             out_flush(&r->out);
             wait_ms = WAIT_MS;
         }
-        if (rc == EAGRE_E_OFFSET_OUT_OF_RANGE)
-            rc = find_way_back(r);
+        if (rc == EAGRE_E_OFFSET_OUT_OF_RANGE) {
+            int back = find_way_back(r, &lost);
+            if (back != EAGRE_OK || lost > 0)
+                rc = back; /* else it is out of a range that we do not know: as the library says */
+        }
         /* Without a daemon the ring may still bring records, and it may come back. */
         if (rc == EAGRE_E_NO_DAEMON || rc == EAGRE_E_TIMED_OUT)
             rc = EAGRE_OK;

@@ -41,7 +41,8 @@ enum input_status input_next(struct input *in, char **piece, size_t *len) {
 }
 
 enum input_status input_read(struct input *in) {
-    memmove(in->buf, in->buf + in->at, in->end - in->at);
+    if (in->at > 0)
+        memmove(in->buf, in->buf + in->at, in->end - in->at);
     in->end -= in->at;
     in->seen -= in->at;
     in->at = 0;

@@ -6,6 +6,7 @@
 #define EG_DAEMON_H
 
 #include "config.h"
+#include "eagre/eagre.h"
 #include "keep.h"
 #include "layout/layout.h"
 #include "logger.h"
@@ -17,7 +18,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-#define EG_VERSION "0.1.0"
+#define EG_VERSION EAGRE_VERSION_STRING
 
 struct eg_topics;   /* topics.h */
 struct eg_clients;  /* clients.h */

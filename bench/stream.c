@@ -13,11 +13,17 @@ uint64_t eb_stream_frame(uint64_t size) {
     return (size + FRAME_HEADER + ALIGNMENT - 1) & ~(uint64_t)(ALIGNMENT - 1);
 }
 
+uint64_t eb_stream_window(const struct eb_bench *b, const struct eb_ring *ring) {
+    /* While segments go by fast, half of the slots are READY ahead and one is active. Readers have the
+     * others, less what the ends of segments waste. */
+    unsigned readable = ring->segments - ring->segments / 2 - 1;
+    return b->opt.window ? b->opt.window : ring->segment_bytes * readable - ring->segment_bytes / 4;
+}
+
 int eb_stream_prepare(struct eb_bench *b, struct eb_stream *s) {
     uint64_t ring = s->ring.segment_bytes * s->ring.segments;
     uint64_t warm = b->opt.warm_bytes > 2 * ring ? b->opt.warm_bytes : 2 * ring;
-    uint64_t window =
-        b->opt.window ? b->opt.window : s->ring.segment_bytes * (s->ring.segments - 2);
+    uint64_t window = eb_stream_window(b, &s->ring);
     s->frame = eb_stream_frame(s->size);
     s->lap = ring / s->frame;
     s->window = window / s->frame;

@@ -49,5 +49,7 @@ eb_worker_fn eb_stream_produce, eb_stream_consume;
 int eb_stream_run(struct eb_bench *b, const struct eb_stream *settings, double out[EB_VALUES]);
 
 uint64_t eb_stream_frame(uint64_t size);
+/* Bytes of log that the producer may be ahead, so that nothing is lost. */
+uint64_t eb_stream_window(const struct eb_bench *b, const struct eb_ring *ring);
 
 #endif

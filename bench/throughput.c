@@ -16,7 +16,7 @@ static const struct eb_metric metrics[EB_METRICS] = {
 
 static void title(char *buf, size_t cap, const struct eb_bench *b, const struct eb_ring *ring,
                   uint64_t size) {
-    uint64_t window = b->opt.window ? b->opt.window : ring->segment_bytes * (ring->segments - 2);
+    uint64_t window = eb_stream_window(b, ring);
     snprintf(buf, cap, "%llu-byte values, ring of %u x %llu KiB, producer at most %llu KiB ahead",
              (unsigned long long)size, ring->segments,
              (unsigned long long)(ring->segment_bytes >> 10), (unsigned long long)(window >> 10));

@@ -130,7 +130,7 @@ void eg_client_bury(struct eg_daemon *d, struct eg_client *c) {
         /* The page says what its owner wrote there: the index is checked, and only the owner's own frames are
          * touched, wherever it leads. */
         uint64_t pin = eg_load_acquire(&c->page->pin[k].pin);
-        uint64_t index = (pin & ~EG_PIN_PRODUCER) >> 47;
+        uint32_t index = eg_pin_index_plus_1(pin);
         if (!eg_pin_is_producer(pin) || index == 0 || index > EG_PARTITIONS_MAX)
             continue;
         struct eg_partition *p = d->topics->by_index[index - 1];

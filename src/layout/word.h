@@ -14,9 +14,9 @@
  *               +-----------------------+----------------------+
  *               | record index          | position / 8         |
  *               +-----------------------+----------------------+
- *   pin          63   62              47 46        40 39       0
+ *   pin          63   62              46 45        40 39       0
  *               +----+------------------+-----------+-----------+
- *               | P  | partition index+1| 0         | seq (40)  |
+ *               | P  | part. index+1(17)| 0         | seq (40)  |
  *               +----+------------------+-----------+-----------+
  *   index entry  63        40 39             13 12             0
  *               +------------+-----------------+----------------+
@@ -87,10 +87,12 @@ static inline uint64_t eg_hint_index(uint64_t h) { return h >> 32; }
 #define EG_PIN_PRODUCER (1ull << 63)
 
 static inline uint64_t eg_pin_make(bool producer, uint32_t partition_index, uint64_t seq) {
-    return (producer ? EG_PIN_PRODUCER : 0) | (uint64_t)(partition_index + 1) << 47 | seq;
+    return (producer ? EG_PIN_PRODUCER : 0) | ((uint64_t)partition_index + 1) << 46 | seq;
 }
+/* Index of the partition that it is on, + 1; 0: none. Anything up to 2^17 - 1 may have been written. */
+static inline uint32_t eg_pin_index_plus_1(uint64_t pin) { return (uint32_t)((pin & ~EG_PIN_PRODUCER) >> 46); }
 static inline bool eg_pin_is_on(uint64_t pin, uint32_t partition_index) {
-    return (pin & ~EG_PIN_PRODUCER) >> 47 == (uint64_t)partition_index + 1;
+    return eg_pin_index_plus_1(pin) == partition_index + 1;
 }
 static inline bool eg_pin_is_producer(uint64_t pin) { return pin >> 63; }
 static inline uint64_t eg_pin_seq(uint64_t pin) { return pin & EG_SEQ_MAX; }

@@ -204,6 +204,7 @@ struct eg_waiters {
 /* ---- segment -------------------------------------------------------------------------------- */
 
 #define EG_BASE_UNSET (-1ll)
+#define EG_OFFSET_MAX (1ll << 62) /* of a base: what any segment's counts add to it does not wrap */
 
 struct eg_segment_header {
     struct eg_magic magic;

@@ -6,6 +6,7 @@
 #include <sched.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "client/attach.h"
@@ -48,10 +49,23 @@ static int put_buffer(struct eg_partition_map *m, uint32_t number, int fd) {
         close(fd);
         return rc;
     }
-    drop_buffer(m, number);
-    m->bufs[number].base = base;
+    struct eg_buffer_map *b = &m->bufs[number];
+    if (b->base != NULL) {
+        /* In the old one's place: what points into it (polled records, a writer's segment) stays mapped, even
+         * if a hostile producer's slot words made us ask for a buffer that is in use. */
+        if (mremap(base, m->capacity, m->capacity, MREMAP_MAYMOVE | MREMAP_FIXED, b->base) == MAP_FAILED) {
+            rc = eg_error_set(EAGRE_E_SYSTEM, "buffer %u: cannot map it anew: %s", number, strerror(errno));
+            eg_unmap(base, m->capacity);
+            close(fd);
+            return rc;
+        }
+        base = b->base;
+        if (b->fd >= 0)
+            close(b->fd);
+    }
+    *b = (struct eg_buffer_map){.base = base, .fd = -1};
     if (m->writable)
-        m->bufs[number].fd = fd; /* to allocate */
+        b->fd = fd; /* to allocate */
     else
         close(fd);
     return EAGRE_OK;

@@ -17,7 +17,8 @@ struct eg_partition_map;
 
 /* What the log needs of the world. Every call may fail with an EAGRE_E_* and a detail text. */
 struct eg_map_ops {
-    /* Map buffer `number` (again): fill bufs[number]. */
+    /* Map buffer `number` (again): fill bufs[number]. Its address stays the same: somebody of this handle
+     * may point into it, and what made us ask may be a lie. */
     int (*fetch_buffer)(struct eg_partition_map *m, uint32_t number);
     /* Memory behind bytes [from, to) of the buffer; producers only. */
     int (*allocate)(struct eg_partition_map *m, uint32_t number, uint64_t from, uint64_t to);

@@ -39,9 +39,9 @@ static int enter(struct eg_writer *w) {
     if (rc != EAGRE_OK)
         return eg_load_acquire(&slot->word) != word ? EG_LOG_AGAIN : rc;
     int64_t base = eg_load_acquire(&eg_map_header(m, number)->base);
-    if (base < 0)
-        return eg_error_set(EAGRE_E_CORRUPT, "partition %u: open segment %" PRIu64 " has no base offset",
-                            m->number, seq);
+    if (base < 0 || base > EG_OFFSET_MAX)
+        return eg_error_set(EAGRE_E_CORRUPT, "partition %u: open segment %" PRIu64 " has base offset %" PRId64,
+                            m->number, seq, base);
     w->slot = slot;
     w->slot_word = word;
     w->pin_value = pin;
@@ -109,6 +109,8 @@ int eg_writer_claim_slow(struct eg_writer *w, uint64_t length, uint32_t count, s
         }
         if (rc != EG_LOG_AGAIN)
             break;
+        /* Released, and not just overwritten: what was read under it happened before the daemon's scan. */
+        eg_pin_clear(w->pin);
         w->slot = NULL;
     }
     if (rc == EG_LOG_AGAIN)

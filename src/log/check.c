@@ -24,7 +24,7 @@ static void problem(struct eg_check_report *r, const char *fmt, ...) {
 static bool on_chain(const struct eg_partition_map *m, uint8_t *base, uint64_t allocated, uint64_t pos,
                      uint64_t index) {
     uint64_t at = EG_SEGMENT_DATA, n = 0;
-    while (at < pos && at + EG_LINE <= allocated) {
+    while (at < pos && at + sizeof(uint64_t) <= allocated) {
         uint64_t word = eg_load_acquire(&eg_frame_at(base, at)->word);
         if (!eg_word_is_sane(word, at, m->capacity, m->align) || eg_word_kind(word) == EG_KIND_EOS)
             return false;
@@ -47,7 +47,7 @@ void eg_check_segment(const struct eg_partition_map *m, uint8_t *base, uint64_t 
     if (allocated > m->capacity)
         problem(out, "segment %" PRIu64 ": %" PRIu64 " bytes allocated of %" PRIu64, seq, allocated,
                 m->capacity);
-    while (pos < m->capacity && pos + EG_LINE <= allocated) {
+    while (pos < m->capacity && pos + sizeof(uint64_t) <= allocated) {
         const struct eg_frame *f = eg_frame_at(base, pos);
         uint64_t word = eg_load_acquire(&f->word);
         if (word == 0)
@@ -121,7 +121,9 @@ void eg_check_partition(struct eg_partition_map *m, struct eg_check_report *out)
         }
         if (seq + m->slots <= active || seq >= active + m->slots)
             problem(out, "slot %u: segment %" PRIu64 ", active is %" PRIu64, s, seq, active);
-        if ((state == EG_SLOT_READY) != (seq > active))
+        /* (active + 1, OPEN) is a rotation whose last step is still to be done, by anyone. */
+        if (seq > active ? state != EG_SLOT_READY && !(state == EG_SLOT_OPEN && seq == active + 1)
+                         : state == EG_SLOT_READY)
             problem(out, "slot %u: segment %" PRIu64 " in state %u, active is %" PRIu64, s, seq, state, active);
         if (used[number / 64] >> number % 64 & 1)
             problem(out, "buffer %u serves two slots", number);
@@ -139,7 +141,7 @@ void eg_check_partition(struct eg_partition_map *m, struct eg_check_report *out)
         }
         uint8_t *base = m->bufs[eg_slot_buffer(word)].base;
         int64_t first = eg_load_acquire(&eg_map_header(m, eg_slot_buffer(word))->base);
-        if (first < 0 || (expected >= 0 && first != expected))
+        if (first < 0 || first > EG_OFFSET_MAX || (expected >= 0 && first != expected))
             problem(out, "segment %" PRIu64 ": base %" PRId64 ", expected %" PRId64, seq, first, expected);
         uint64_t count = 0;
         bool sealed = false;
@@ -147,7 +149,7 @@ void eg_check_partition(struct eg_partition_map *m, struct eg_check_report *out)
         check_places(m, base, seq, out);
         if (seq < active && !sealed)
             problem(out, "segment %" PRIu64 ": has no end, active is %" PRIu64, seq, active);
-        expected = first + (int64_t)count;
+        expected = first >= 0 && first <= EG_OFFSET_MAX ? first + (int64_t)count : EG_BASE_UNSET;
     }
 }
 

@@ -57,10 +57,10 @@ static int pin(struct eg_reader *r, uint64_t seq) {
         return moved ? EG_LOG_GONE : rc;
     }
     int64_t base = eg_load_acquire(&eg_map_header(m, number)->base);
-    if (base < 0) {
+    if (base < 0 || base > EG_OFFSET_MAX) {
         eg_reader_unpin(r);
-        return eg_error_set(EAGRE_E_CORRUPT, "partition %u: open segment %" PRIu64 " has no base offset",
-                            m->number, seq);
+        return eg_error_set(EAGRE_E_CORRUPT, "partition %u: open segment %" PRIu64 " has base offset %" PRId64,
+                            m->number, seq, base);
     }
     r->slot = slot;
     r->slot_word = word;
@@ -114,7 +114,7 @@ static void start_near(struct eg_reader *r, uint64_t index) {
     struct eg_partition_map *m = r->map;
     const _Atomic uint64_t *entries =
         eg_ring_index(m->ring, m->slots, (uint32_t)(r->seq % m->slots), m->capacity);
-    uint64_t low = 0, high = eg_index_blocks(m->capacity); /* entries[low] is fine, [high] is not */
+    uint64_t low = 0, high = eg_index_blocks(m->capacity); /* r is the best place up to block low; high is beyond */
     r->pos = EG_SEGMENT_DATA;
     r->index = 0;
     while (high - low > 1) {
@@ -124,10 +124,12 @@ static void start_near(struct eg_reader *r, uint64_t index) {
         uint64_t entry = 0;
         while (block > low && !eg_index_is_of(entry = eg_load_relaxed(&entries[block]), r->seq))
             block--;
-        if (block == low || eg_index_record(entry) > index) {
-            high = block == low ? at : block;
-            if (block == low && high - low <= 1)
-                break;
+        if (block == low) {
+            low = at; /* nothing in between: what is known stays the best for all up to here */
+            continue;
+        }
+        if (eg_index_record(entry) > index) {
+            high = block;
             continue;
         }
         uint64_t pos = eg_index_pos(entry, block), word;
@@ -267,11 +269,11 @@ int eg_reader_poll(struct eg_reader *r, eagre_record_t *records, size_t max, siz
         if (__builtin_expect(r->pos < m->capacity, 1) && (rc = load_word(r, r->pos, &word)) != EAGRE_OK)
             goto failed;
         if (eg_word_state(word) != EG_PUBLISHED && r->pos < m->capacity) {
-            if (__builtin_expect(word != 0 && eg_word_state(word) != EG_CLAIMED, 0)) {
+            if (__builtin_expect(word != 0 && eg_word_state(word) != EG_CLAIMED && got == 0, 0)) {
                 rc = corrupt(r, "no frame word");
                 goto failed;
             }
-            break; /* the edge */
+            break; /* the edge; or damage, but first what is good */
         }
         if (__builtin_expect(r->pos >= m->capacity || eg_word_kind(word) == EG_KIND_EOS, 0)) {
             if (got > 0)
@@ -286,6 +288,8 @@ int eg_reader_poll(struct eg_reader *r, eagre_record_t *records, size_t max, siz
             continue;
         }
         if (__builtin_expect(!eg_word_is_sane(word, r->pos, m->capacity, m->align), 0)) {
+            if (got > 0)
+                break; /* first what is good */
             rc = corrupt(r, "no frame word");
             goto failed;
         }

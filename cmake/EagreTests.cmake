@@ -1,8 +1,10 @@
 # tests/unit/<folder>/test_*.c   one program each; may include everything internal
 # tests/race/test_*.c            likewise: threads against each other
-# tests/system/test_*.c          likewise, with tests/system/harness*.c and the built programs
-# tests/fault/test_*.c           as system, only where fault points are compiled in
-# ctest names: unit/log/writer, system/produce, ...; ctest labels: unit, race, system, fault, abi.
+# tests/model/test_*.c           likewise: the protocol, and a naive log against the real one
+# tests/system/test_*.c          likewise, on the built programs
+# tests/fault/test_*.c           likewise, only where fault points are compiled in
+# Other .c files in these folders are helpers, linked to each test of the folder; fault takes system's.
+# ctest names: unit/log/writer, system/daemon, ...; ctest labels: unit, race, model, system, fault, abi.
 set(EG_TEST_TIMEOUT 120)
 
 # Everything internal, users before used.
@@ -21,14 +23,23 @@ function(eg_test_settings target)
     target_link_libraries(${target} PRIVATE ${internal} PkgConfig::CMOCKA)
 endfunction()
 
-file(GLOB harness CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/tests/system/harness*.c)
-if(harness)
-    add_library(eg_harness OBJECT ${harness})
-    eg_test_settings(eg_harness)
-endif()
-
-# eg_test(label folder): every test_*.c of tests/<folder>.
+# eg_test(label folder helpers...): every test_*.c of tests/<folder>, each with the other .c files of
+# that folder and of the folders named as helpers.
 function(eg_test label folder)
+    set(helpers "")
+    foreach(other IN LISTS folder ARGN)
+        file(GLOB files CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/tests/${other}/*.c)
+        list(FILTER files EXCLUDE REGEX "/test_[^/]*$")
+        string(REPLACE "/" "_" target eg_helpers_${other})
+        if(files AND NOT TARGET ${target})
+            add_library(${target} OBJECT ${files})
+            eg_test_settings(${target})
+        endif()
+        if(files)
+            list(APPEND helpers ${target})
+        endif()
+    endforeach()
+
     file(GLOB files CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/tests/${folder}/test_*.c)
     foreach(file IN LISTS files)
         cmake_path(GET file STEM stem)
@@ -39,20 +50,16 @@ function(eg_test label folder)
             OUTPUT_NAME test_${stem}
             RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests/${folder})
         eg_test_settings(${target})
+        target_link_libraries(${target} PRIVATE ${helpers})
         if(folder STREQUAL "unit/daemon" AND TARGET eagred_core)
             target_include_directories(${target} PRIVATE ${CMAKE_SOURCE_DIR}/daemon)
             target_link_libraries(${target} PRIVATE eagred_core)
         endif()
-        if(label MATCHES "^(system|fault)$")
-            if(TARGET eg_harness)
-                target_link_libraries(${target} PRIVATE eg_harness)
+        foreach(program eagred eagre_keeper eagre_cli)
+            if(label MATCHES "^(system|fault)$" AND TARGET ${program})
+                add_dependencies(${target} ${program})
             endif()
-            foreach(program eagred eagre_keeper eagre_cli)
-                if(TARGET ${program})
-                    add_dependencies(${target} ${program})
-                endif()
-            endforeach()
-        endif()
+        endforeach()
         add_test(NAME ${folder}/${stem} COMMAND ${target})
         set_tests_properties(${folder}/${stem} PROPERTIES
             LABELS ${label} TIMEOUT ${EG_TEST_TIMEOUT} SKIP_RETURN_CODE 77)
@@ -68,9 +75,10 @@ foreach(folder IN LISTS folders)
     endif()
 endforeach()
 eg_test(race race)
+eg_test(model model)
 eg_test(system system)
 if(EAGRE_FAULTPOINTS)
-    eg_test(fault fault)
+    eg_test(fault fault system)
 endif()
 
 # What libeagre shows to the world. A sanitized library has other needs, so it is left out there.

@@ -321,6 +321,7 @@ static int assign_one(eagre_consumer_t *c, struct subscription *s, uint32_t part
     a->of = s;
     a->number = partition;
     eg_reader_init(&a->reader, m, c->pin, c->e->full_fence, c->options.check_crcs != 0, s->topic->name, 0);
+    a->reader.keep_pin = c->options.wait != EAGRE_WAIT_SLEEP;
     rc = reset(c, a);
     if (rc != EAGRE_OK) {
         free(a);
@@ -404,6 +405,7 @@ static int reopen(eagre_consumer_t *c) {
     for (size_t i = 0; i < c->part_count; i++) {
         struct eg_reader *r = &c->parts[i]->reader;
         eg_reader_init(r, r->map, c->pin, c->e->full_fence, r->check_crcs, r->topic, r->offset);
+        r->keep_pin = c->options.wait != EAGRE_WAIT_SLEEP;
     }
     c->generation = eg_load_relaxed(&c->e->generation);
     return EAGRE_OK;
@@ -524,6 +526,7 @@ static void wait_for_news(eagre_consumer_t *c, int64_t left_ns) {
         eg_futex_wait(&nobody, 0, limit < 1000000 ? limit : 1000000);
         return;
     }
+    let_go(c);
     uint32_t seen = announce(c);
     EG_FAULT("sleep.before_futex");
     if (closed || !news(c))
@@ -586,6 +589,8 @@ int eagre_consumer_poll(eagre_consumer_t *c, eagre_record_t *records, size_t max
         return rc;
     if (timeout_ms != 0)
         rc = poll_wait(c, records, max, timeout_ms, n);
+    if (*n == 0)
+        let_go(c);
     if (c->notifier != NULL && rc == EAGRE_OK && *n == 0)
         arm(c);
     return rc;

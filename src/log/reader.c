@@ -322,7 +322,7 @@ int eg_reader_poll(struct eg_reader *r, eagre_record_t *records, size_t max, siz
         if (__builtin_expect(next > r->offset, 1))
             r->offset = next;
     }
-    if (got == 0)
+    if (got == 0 && !r->keep_pin)
         eg_reader_unpin(r);
     *n = got;
     return EAGRE_OK;
@@ -344,7 +344,8 @@ bool eg_reader_has_news(const struct eg_reader *r) {
         return eg_slot_seq(eg_load_relaxed(&eg_slot_of(m, r->seq + 1)->word)) > r->seq &&
                eg_slot_state(eg_load_relaxed(&eg_slot_of(m, r->seq + 1)->word)) != EG_SLOT_READY;
     if (r->pos + EG_LINE > r->buffer->ready_to)
-        return eg_load_relaxed(&eg_map_header(m, eg_slot_buffer(r->slot_word))->allocated) > r->pos;
+        return eg_load_relaxed(&eg_map_header(m, eg_slot_buffer(r->slot_word))->allocated) >=
+               (r->pos + EG_LINE < m->capacity ? r->pos + EG_LINE : m->capacity);
     uint64_t word = eg_load_relaxed(&eg_frame_at(r->base, r->pos)->word);
     if (eg_word_state(word) != EG_PUBLISHED)
         return false;

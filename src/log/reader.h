@@ -21,6 +21,7 @@ struct eg_reader {
     _Atomic uint64_t *pin; /* may be shared by readers that take turns: only one is pinned */
     bool fence;
     bool check_crcs;
+    bool keep_pin;     /* a poll that finds nothing stays pinned, for who looks again at once */
     const char *topic; /* for the records */
 
     int64_t offset; /* next record wanted */
@@ -44,7 +45,8 @@ void eg_reader_init(struct eg_reader *r, struct eg_partition_map *m, _Atomic uin
 
 /*
  * Up to max records of one segment, pointing into it; they stay as they are until the next call on
- * this reader or eg_reader_unpin. *n = 0 with EAGRE_OK: at the edge (and not pinned any more).
+ * this reader or eg_reader_unpin. *n = 0 with EAGRE_OK: at the edge (and, but for
+ * keep_pin, not pinned any more).
  * EAGRE_E_OFFSET_OUT_OF_RANGE: the wanted offset is not in the ring (the reader is not placed;
  * seek). EAGRE_E_CORRUPT: the records before the bad place were returned by earlier calls.
  */

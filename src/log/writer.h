@@ -165,6 +165,20 @@ static inline int eg_writer_claim(struct eg_writer *w, uint64_t length, uint32_t
     return EAGRE_OK;
 }
 
+/* Where the next claim will probably be, if it is entered: lets a frame be made before its place is
+ * taken, so that the place stays unpublished for the shortest time. */
+static inline void eg_writer_guess(const struct eg_writer *w, uint64_t *pos, uint32_t *index) {
+    *pos = w->pos;
+    *index = (uint32_t)w->index;
+    if (w->slot == NULL) {
+        *pos = 0;
+    } else if (!w->map->single_writer) {
+        uint64_t hint = eg_load_relaxed(&w->header->hint);
+        *pos = eg_hint_pos(hint);
+        *index = (uint32_t)eg_hint_index(hint);
+    }
+}
+
 /* Publish the claim's first frame with this word; inner frames of a batch are complete already. */
 static inline void eg_writer_publish(struct eg_writer *w, const struct eg_claim *c, uint64_t word) {
     /* Release: the frame, and a batch's inner frames. Partner: the reader's acquire of the word. */

@@ -90,7 +90,7 @@ static int get_buffers(struct eg_topic *t, struct eg_partition_map *m, const uin
         eg_enc_u16(&req, (uint16_t)*wanted);
     int rc = eg_session_request(t->e, &req, answer, sizeof(answer), &reply, fds, EG_RING_SEGMENTS_MAX, &nfds);
     if (rc != EAGRE_OK)
-        return rc;
+        return is_outdated(t) ? outdated(t) : rc; /* the request itself may have found another instance */
     size_t n = eg_dec_u16(&reply);
     for (size_t i = 0; i < n && i < EG_RING_SEGMENTS_MAX; i++)
         numbers[i] = eg_dec_u16(&reply);

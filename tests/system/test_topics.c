@@ -82,7 +82,7 @@ static void topics_are_listed_by_name_however_many(void **state) {
     memset(name, 'x', sizeof(name)); /* long names: the list takes more than one message */
     name[249] = '\0';
     for (int i = COUNT - 1; i >= 0; i--) {
-        char number[8];
+        char number[16];
         snprintf(number, sizeof(number), "%03d", i);
         memcpy(name, number, 3);
         OK(eagre_topic_create(e, name, SETTINGS(SMALL)));

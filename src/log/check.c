@@ -110,6 +110,10 @@ void eg_check_partition(struct eg_partition_map *m, struct eg_check_report *out)
     memset(out, 0, sizeof(*out));
     uint64_t active = eg_load_acquire(&m->ring->active);
     uint64_t used[EG_BUFFERS_MAX / 64] = {0};
+    if (active > EG_SEQ_MAX) {
+        problem(out, "active segment %" PRIu64 " is not possible", active);
+        return;
+    }
     for (uint32_t s = 0; s < m->slots; s++) {
         uint64_t word = eg_load_acquire(&m->ring->slot[s].word);
         uint64_t seq = eg_slot_seq(word);

@@ -18,6 +18,7 @@
 #include "sys/membarrier.h"
 
 #define SPIN_BEFORE_SLEEP_NS 20000     /* EAGRE_WAIT_SLEEP: a record on its way is met awake */
+#define SPINS 64                       /* polls in a row between looks at the clock */
 #define LOOK_EVERY_NS 1000             /* while it is awake; see look() */
 #define SESSION_CHECK_NS 100000000     /* a waiting consumer looks after its session so often */
 #define SLEEP_WITHOUT_MEMBARRIER 1000000 /* this process may not membarrier: sleep in short naps */
@@ -486,38 +487,40 @@ static int need_bell(eagre_consumer_t *c) {
     return rc;
 }
 
-/* Look again until something may be there or `until` (monotonic) is reached. */
+/* Awake, for who will sleep: look again until something may be there or `until` (monotonic) is reached.
+ * Each look takes the line that a producer is about to write. So look seldom, and let it get some
+ * records ahead: a fast producer stays fast, and they are read at one go. */
 static bool look(const eagre_consumer_t *c, int64_t until) {
-    if (c->options.wait == EAGRE_WAIT_SLEEP) {
-        /* Each look takes the line that a producer is about to write. So look seldom, and let it get
-         * some records ahead: a fast producer stays fast, and they are read at one go. */
-        for (int64_t now = eg_mono_ns(); now < until;) {
-            for (int64_t next = now + LOOK_EVERY_NS; now < next; now = eg_mono_ns())
-                eg_cpu_pause();
-            if (news(c))
-                return true;
-        }
-        return false;
-    }
-    for (uint32_t i = 1; !news(c); i++) {
-        if (c->options.wait == EAGRE_WAIT_YIELD)
-            sched_yield();
-        else
+    for (int64_t now = eg_mono_ns(); now < until;) {
+        for (int64_t next = now + LOOK_EVERY_NS; now < next; now = eg_mono_ns())
             eg_cpu_pause();
-        if ((i & 31) == 0 && eg_mono_ns() >= until)
-            return false;
+        if (news(c))
+            return true;
     }
-    return true;
+    return false;
 }
 
-/* Nothing was there: wait until something may be, at most left_ns (and at most so long that the
+/* EAGRE_WAIT_SPIN and _YIELD: some polls in a row, pinned all the while. */
+static inline int poll_spin(eagre_consumer_t *c, eagre_record_t *records, size_t max, size_t *n) {
+    int rc = EAGRE_OK;
+    for (int i = 0; i < SPINS && rc == EAGRE_OK && *n == 0; i++) {
+        if (c->options.wait == EAGRE_WAIT_SPIN)
+            eg_cpu_pause();
+        else
+            sched_yield();
+        rc = poll_all(c, records, max, n);
+    }
+    return rc;
+}
+
+/* Nothing was there: sleep until something may be, at most left_ns (and at most so long that the
  * session is looked after). */
 static void wait_for_news(eagre_consumer_t *c, int64_t left_ns) {
     int64_t now = eg_mono_ns();
     int64_t limit = left_ns < SESSION_CHECK_NS ? left_ns : SESSION_CHECK_NS;
     bool closed = stopped(c); /* then the slots say "news" all the time, and there is none */
     if (!closed) {
-        bool sleeps = c->options.wait == EAGRE_WAIT_SLEEP && limit > SPIN_BEFORE_SLEEP_NS;
+        bool sleeps = limit > SPIN_BEFORE_SLEEP_NS;
         if (look(c, now + (sleeps ? SPIN_BEFORE_SLEEP_NS : limit)) || !sleeps)
             return;
     }
@@ -539,6 +542,10 @@ static void wait_for_news(eagre_consumer_t *c, int64_t left_ns) {
 
 static __attribute__((noinline)) int poll_wait(eagre_consumer_t *c, eagre_record_t *records, size_t max,
                                                int32_t timeout_ms, size_t *n) {
+    bool spins = c->options.wait != EAGRE_WAIT_SLEEP;
+    int rc = spins ? poll_spin(c, records, max, n) : EAGRE_OK; /* before the first look at the clock */
+    if (rc != EAGRE_OK || *n > 0)
+        return rc;
     int64_t start = eg_mono_ns(), checked = start;
     int64_t limit = timeout_ms < 0 ? INT64_MAX : (int64_t)timeout_ms * 1000000;
     for (;;) {
@@ -553,8 +560,12 @@ static __attribute__((noinline)) int poll_wait(eagre_consumer_t *c, eagre_record
         }
         if (left <= 0)
             return stopped(c) && session != EAGRE_OK ? session : EAGRE_OK;
-        wait_for_news(c, left);
-        int rc = poll_all(c, records, max, n);
+        if (spins && !stopped(c)) {
+            rc = poll_spin(c, records, max, n);
+        } else {
+            wait_for_news(c, left);
+            rc = poll_all(c, records, max, n);
+        }
         if (rc != EAGRE_OK || *n > 0)
             return rc;
     }

@@ -32,9 +32,14 @@ static inline uint64_t eg_frame_length(uint64_t payload, uint32_t align) {
     return eg_align_up(EG_FRAME_HEADER + payload, align);
 }
 
+/* What stands in the place of the crc field while it is computed: position, kind and flags. */
+static inline uint32_t eg_frame_tag(uint64_t pos, uint64_t word) {
+    return (uint32_t)((word >> 2 & 7) << 26 | pos >> 3);
+}
+
 static inline uint32_t eg_frame_crc(uint32_t seed, uint64_t pos, uint64_t word, uint32_t index,
                                     const struct eg_frame *f, uint64_t payload) {
-    uint64_t first = (uint64_t)index << 32 | (word >> 2 & 7) << 26 | pos >> 3;
+    uint64_t first = (uint64_t)index << 32 | eg_frame_tag(pos, word);
     return eg_crc32c(eg_crc32c(seed, &first, 8), &f->timestamp_ns, 16 + eg_align_up(payload, 8));
 }
 
@@ -50,7 +55,9 @@ static inline uint64_t eg_frame_finish(struct eg_frame *f, uint64_t pos, uint64_
     f->timestamp_ns = timestamp_ns;
     f->key_length = key_length;
     f->value_length = value_length;
-    f->crc = eg_frame_crc(seed, pos, word, index, f, payload);
+    /* As eg_frame_crc, in one run: the frame is the caller's, so its tag may lie in the crc field. */
+    f->crc = eg_frame_tag(pos, word);
+    f->crc = eg_crc32c(seed, &f->crc, 24 + eg_align_up(payload, 8));
     return word;
 }
 

@@ -28,7 +28,7 @@ struct cli {
 };
 
 struct cli_command {
-    const char *name; /* "topic list" */
+    const char *name;                                 /* "topic list" */
     int (*run)(struct cli *c, int argc, char **argv); /* argv[0] is the command's last word */
     const char *arguments;
     const char *summary;
@@ -52,18 +52,21 @@ int cmd_consume(struct cli *c, int argc, char **argv);
 #define CLI_OPTION_SOCKET 1000
 #define CLI_OPTION_FORMAT 1001
 #define CLI_COMMON_OPTIONS                                                                         \
-    {"socket", required_argument, NULL, CLI_OPTION_SOCKET}, {"help", no_argument, NULL, 'h'}, {     \
+    {"socket", required_argument, NULL, CLI_OPTION_SOCKET}, {"help", no_argument, NULL, 'h'}, {    \
         NULL, 0, NULL, 0                                                                           \
     }
-#define CLI_FORMAT_OPTION {"format", required_argument, NULL, CLI_OPTION_FORMAT}
+#define CLI_FORMAT_OPTION                                                                          \
+    { "format", required_argument, NULL, CLI_OPTION_FORMAT }
 
 /* getopt_long that deals with the common options itself; `shorts` begins with ":" and has an "h".
  * Ends the program for --help and on usage errors. */
-int cli_getopt(struct cli *c, int argc, char **argv, const char *shorts, const struct option *longs);
+int cli_getopt(struct cli *c, int argc, char **argv, const char *shorts,
+               const struct option *longs);
 
 /* A message to stderr, "eagre: <command>: ..."; usage says how to get help and ends with CLI_USAGE. */
 void cli_error(const struct cli *c, const char *format, ...) __attribute__((format(printf, 2, 3)));
-void cli_usage(const struct cli *c, const char *format, ...) __attribute__((format(printf, 2, 3), noreturn));
+void cli_usage(const struct cli *c, const char *format, ...)
+    __attribute__((format(printf, 2, 3), noreturn));
 
 /* What libeagre said about its last failure, and the exit code for it. */
 int cli_fail(const struct cli *c, int status);
@@ -73,6 +76,7 @@ int cli_exit_code(int status);
 int cli_open(const struct cli *c, eagre_t **out);
 
 /* A whole decimal number within a range; else a usage error that names what it is for. */
-int64_t cli_number(const struct cli *c, const char *what, const char *text, int64_t min, int64_t max);
+int64_t cli_number(const struct cli *c, const char *what, const char *text, int64_t min,
+                   int64_t max);
 
 #endif

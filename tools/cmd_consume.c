@@ -27,13 +27,13 @@ struct run {
     /* options */
     int32_t only[PARTITIONS_MAX]; /* -p */
     size_t only_count;
-    int64_t offset;               /* EAGRE_OFFSET_*, or 0 .. */
-    int64_t tail;                 /* -N; -1: not asked for */
+    int64_t offset; /* EAGRE_OFFSET_*, or 0 .. */
+    int64_t tail;   /* -N; -1: not asked for */
     bool stop_at_end;
     bool json;
     bool unbuffered;
     bool quiet;
-    uint64_t count;               /* 0: no limit */
+    uint64_t count; /* 0: no limit */
     struct format format;
     const char *delimiter;
     size_t delimiter_len;
@@ -85,7 +85,8 @@ static int assign(struct run *r, const char *topic) {
         return rc;
     rc = eagre_consumer_assign(r->consumer, topic, EAGRE_PARTITION_ALL);
     int64_t unused;
-    for (int32_t p = 0; rc == EAGRE_OK && eagre_consumer_position(r->consumer, topic, p, &unused) == EAGRE_OK; p++)
+    for (int32_t p = 0;
+         rc == EAGRE_OK && eagre_consumer_position(r->consumer, topic, p, &unused) == EAGRE_OK; p++)
         rc = add_source(r, topic, p);
     return rc;
 }
@@ -110,9 +111,10 @@ static int find_way_back(struct run *r, size_t *found) {
         ++*found;
         progress_end(&r->progress);
         if (!r->quiet)
-            cli_error(r->c, "topic '%s' partition %" PRId32 ": there is nothing at offset %" PRId64 ": it goes from %" PRId64
-                            " to %" PRId64 "; going on at the %s", s->topic, s->partition, at, begin, end,
-                      at < begin ? "beginning" : "end");
+            cli_error(r->c,
+                      "topic '%s' partition %" PRId32 ": there is nothing at offset %" PRId64
+                      ": it goes from %" PRId64 " to %" PRId64 "; going on at the %s",
+                      s->topic, s->partition, at, begin, end, at < begin ? "beginning" : "end");
         rc = eagre_consumer_seek(r->consumer, s->topic, s->partition,
                                  at < begin ? EAGRE_OFFSET_BEGINNING : EAGRE_OFFSET_END);
         if (rc != EAGRE_OK)
@@ -143,7 +145,8 @@ static int look_for_end(struct run *r, const eagre_record_t *of) {
     for (size_t i = 0; i < r->source_count; i++) {
         struct source *s = &r->sources[i];
         int64_t lag;
-        if (s->done || (of != NULL && (s->partition != of->partition || strcmp(s->topic, of->topic) != 0)))
+        if (s->done ||
+            (of != NULL && (s->partition != of->partition || strcmp(s->topic, of->topic) != 0)))
             continue;
         int rc = eagre_consumer_lag(r->consumer, s->topic, s->partition, &lag);
         if (rc != EAGRE_OK)

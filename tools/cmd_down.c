@@ -60,12 +60,14 @@ static int wait_until_gone(const struct cli *c, const char *name, long pid, int 
     while (n < 0 && errno == EINTR);
     if (n > 0)
         return CLI_OK;
-    cli_error(c, "%s (pid %ld) has been told to end, and is still there after %d s", name, pid, GONE_LIMIT_MS / 1000);
+    cli_error(c, "%s (pid %ld) has been told to end, and is still there after %d s", name, pid,
+              GONE_LIMIT_MS / 1000);
     return CLI_FAILED;
 }
 
 int cmd_down(struct cli *c, int argc, char **argv) {
-    static const struct option longs[] = {{"keep-memory", no_argument, NULL, 'k'}, CLI_COMMON_OPTIONS};
+    static const struct option longs[] = {{"keep-memory", no_argument, NULL, 'k'},
+                                          CLI_COMMON_OPTIONS};
     bool keep = false;
     eagre_t *e;
 
@@ -89,7 +91,8 @@ int cmd_down(struct cli *c, int argc, char **argv) {
     if (code == CLI_OK && !keep)
         code = wait_until_gone(c, "eagre-keeper", keeper, keeper_fd);
     if (code == CLI_OK && keep && keeper > 0)
-        printf("eagred (pid %ld) has ended; eagre-keeper (pid %ld) keeps the memory\n", pid, keeper);
+        printf("eagred (pid %ld) has ended; eagre-keeper (pid %ld) keeps the memory\n", pid,
+               keeper);
     else if (code == CLI_OK)
         printf("eagred (pid %ld) has ended\n", pid);
     eagre_close(e);

@@ -38,10 +38,10 @@ struct run {
     struct input in;
     struct progress progress;
     const char *file;
-    uint64_t line;       /* of file, the last one read */
-    uint64_t taken;      /* records made of lines, sent or in the batch */
+    uint64_t line;  /* of file, the last one read */
+    uint64_t taken; /* records made of lines, sent or in the batch */
     uint64_t sent;
-    size_t batch_bytes;  /* what a batch may have: smaller where segments are */
+    size_t batch_bytes; /* what a batch may have: smaller where segments are */
     size_t batch_count;
     eagre_message_t batch[BATCH_MAX];
     uint64_t lines[BATCH_MAX];
@@ -89,7 +89,8 @@ static int flush(struct run *r) {
     int rc = EAGRE_OK;
     while (first < r->batch_count && rc == EAGRE_OK) {
         size_t n = 1;
-        while (first + n < r->batch_count && r->batch[first + n].partition == r->batch[first].partition)
+        while (first + n < r->batch_count &&
+               r->batch[first + n].partition == r->batch[first].partition)
             n++;
         rc = send_run(r, first, n);
         first += n;
@@ -160,7 +161,8 @@ static int send_file(struct run *r, int fd) {
             break;
         if (input_read(&r->in) == INPUT_ERROR) {
             cli_error(r->c, "%s: %" PRIu64 ": %s", r->file, r->line + 1,
-                      errno == EFBIG ? "the line is longer than any record may be" : strerror(errno));
+                      errno == EFBIG ? "the line is longer than any record may be"
+                                     : strerror(errno));
             return EAGRE_E_IO;
         }
     }
@@ -175,7 +177,8 @@ static void add_header(const struct cli *c, struct options *o, const char *text)
         cli_usage(c, "-H '%s': a header is NAME=VALUE or NAME", text);
     if (o->header_count == HEADERS_MAX)
         cli_usage(c, "more than %d headers", HEADERS_MAX);
-    eagre_header_t h = {.name = text, .name_len = equals == NULL ? strlen(text) : (size_t)(equals - text)};
+    eagre_header_t h = {.name = text,
+                        .name_len = equals == NULL ? strlen(text) : (size_t)(equals - text)};
     if (equals != NULL) {
         h.value = equals + 1;
         h.value_len = strlen(equals + 1);
@@ -184,14 +187,13 @@ static void add_header(const struct cli *c, struct options *o, const char *text)
 }
 
 static void parse(struct cli *c, int argc, char **argv, struct options *o) {
-    static const struct option longs[] = {{"partition", required_argument, NULL, 'p'},
-                                          {"key", required_argument, NULL, 'k'},
-                                          {"header", required_argument, NULL, 'H'},
-                                          {"count", required_argument, NULL, 'c'},
-                                          {"quiet", no_argument, NULL, 'q'},
-                                          CLI_COMMON_OPTIONS};
+    static const struct option longs[] = {
+        {"partition", required_argument, NULL, 'p'}, {"key", required_argument, NULL, 'k'},
+        {"header", required_argument, NULL, 'H'},    {"count", required_argument, NULL, 'c'},
+        {"quiet", no_argument, NULL, 'q'},           CLI_COMMON_OPTIONS};
     static char newline[] = "\n";
-    *o = (struct options){.partition = EAGRE_PARTITION_ANY, .delimiter = newline, .delimiter_len = 1};
+    *o = (struct options){
+        .partition = EAGRE_PARTITION_ANY, .delimiter = newline, .delimiter_len = 1};
     for (int opt; (opt = cli_getopt(c, argc, argv, ":hp:k:K:D:H:Zc:q", longs)) != -1;) {
         switch (opt) {
         case 'p':
@@ -256,8 +258,8 @@ int cmd_produce(struct cli *c, int argc, char **argv) {
         return code;
     int rc = eagre_producer_open(e, topic, NULL, &r.p);
     if (rc == EAGRE_OK && r.o.partition >= eagre_producer_partitions(r.p)) {
-        cli_error(c, "topic '%s' has no partition %" PRId32 ": it has %" PRId32 ", from 0", topic, r.o.partition,
-                  eagre_producer_partitions(r.p));
+        cli_error(c, "topic '%s' has no partition %" PRId32 ": it has %" PRId32 ", from 0", topic,
+                  r.o.partition, eagre_producer_partitions(r.p));
         code = CLI_NOT_FOUND;
     } else if (rc != EAGRE_OK) {
         code = cli_fail(c, rc);

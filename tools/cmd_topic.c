@@ -67,7 +67,7 @@ static int alter(eagre_t *e, const char *name, const struct settings *s) {
     return eagre_topic_alter(e, name, s->list, s->count);
 }
 
-static int delete(eagre_t *e, const char *name, const struct settings *s) {
+static int delete (eagre_t *e, const char *name, const struct settings *s) {
     (void)s;
     return eagre_topic_delete(e, name);
 }

@@ -21,8 +21,8 @@ static void list_json(struct out *o, const eagre_topic_entry_t *t, size_t n) {
     for (size_t i = 0; i < n; i++) {
         out_text(o, i == 0 ? "\n  {\"name\": " : ",\n  {\"name\": ");
         json_text(o, t[i].name);
-        out_printf(o, ", \"uid\": %u, \"partitions\": %u, \"storage\": \"%s\"}", t[i].uid, t[i].partitions,
-                   t[i].storage);
+        out_printf(o, ", \"uid\": %u, \"partitions\": %u, \"storage\": \"%s\"}", t[i].uid,
+                   t[i].partitions, t[i].storage);
     }
     out_text(o, n > 0 ? "\n]\n" : "]\n");
 }
@@ -83,11 +83,14 @@ static void describe_json(struct out *o, const eagre_topic_info_t *t) {
     out_text(o, "},\n   \"partitions\": [");
     for (size_t i = 0; i < t->partition_count; i++) {
         const eagre_partition_info_t *p = &t->partitions[i];
-        out_printf(o, "%s\n     {\"partition\": %" PRId32 ", \"state\": \"%s\", \"log_start_offset\": %" PRId64
-                      ", \"end_offset\": %" PRId64 ", \"active_segment\": %" PRIu64 ", \"hot_segments\": %" PRIu64
-                      ", \"memory_bytes\": %" PRIu64 ", \"pinned_bytes\": %" PRIu64 "}",
-                   i == 0 ? "" : ",", p->partition, state_name(p->state), p->log_start_offset, p->end_offset,
-                   p->active_segment, p->hot_segments, p->memory_bytes, p->pinned_bytes);
+        out_printf(
+            o,
+            "%s\n     {\"partition\": %" PRId32
+            ", \"state\": \"%s\", \"log_start_offset\": %" PRId64 ", \"end_offset\": %" PRId64
+            ", \"active_segment\": %" PRIu64 ", \"hot_segments\": %" PRIu64
+            ", \"memory_bytes\": %" PRIu64 ", \"pinned_bytes\": %" PRIu64 "}",
+            i == 0 ? "" : ",", p->partition, state_name(p->state), p->log_start_offset,
+            p->end_offset, p->active_segment, p->hot_segments, p->memory_bytes, p->pinned_bytes);
     }
     out_text(o, "]}");
 }
@@ -101,13 +104,15 @@ static void describe_text(struct out *o, const eagre_topic_info_t *t) {
     for (size_t i = 0; i < t->setting_count; i++)
         out_printf(o, "  %-*s  %s%s\n", (int)width, t->settings[i].name, t->settings[i].value,
                    t->settings[i].is_default ? "  (default)" : "");
-    out_printf(o, "\n  %9s  %-6s  %14s  %14s  %8s  %14s  %14s\n", "PARTITION", "STATE", "START", "END", "SEGMENTS",
-               "MEMORY", "PINNED");
+    out_printf(o, "\n  %9s  %-6s  %14s  %14s  %8s  %14s  %14s\n", "PARTITION", "STATE", "START",
+               "END", "SEGMENTS", "MEMORY", "PINNED");
     for (size_t i = 0; i < t->partition_count; i++) {
         const eagre_partition_info_t *p = &t->partitions[i];
-        out_printf(o, "  %9" PRId32 "  %-6s  %14" PRId64 "  %14" PRId64 "  %8" PRIu64 "  %14" PRIu64 "  %14" PRIu64 "\n",
-                   p->partition, state_name(p->state), p->log_start_offset, p->end_offset, p->hot_segments,
-                   p->memory_bytes, p->pinned_bytes);
+        out_printf(o,
+                   "  %9" PRId32 "  %-6s  %14" PRId64 "  %14" PRId64 "  %8" PRIu64 "  %14" PRIu64
+                   "  %14" PRIu64 "\n",
+                   p->partition, state_name(p->state), p->log_start_offset, p->end_offset,
+                   p->hot_segments, p->memory_bytes, p->pinned_bytes);
     }
 }
 

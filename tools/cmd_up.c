@@ -178,8 +178,8 @@ static int wait_until_ready(const struct up *u, pid_t child, int ready, off_t lo
         n = poll(&p, 1, READY_LIMIT_MS);
     while (n < 0 && errno == EINTR);
     if (n == 0) {
-        cli_error(u->c, "eagred (pid %d) is not ready after %d s and goes on; see %s", (int)child, READY_LIMIT_MS / 1000,
-                  u->log);
+        cli_error(u->c, "eagred (pid %d) is not ready after %d s and goes on; see %s", (int)child,
+                  READY_LIMIT_MS / 1000, u->log);
         return CLI_FAILED;
     }
     if (read(ready, &byte, 1) == 1)

@@ -42,7 +42,8 @@ const char *format_parse(struct format *f, char *text) {
     return wrong;
 }
 
-void format_delimited(struct format *f, const char *key_delimiter, size_t key_len, const char *delimiter, size_t len) {
+void format_delimited(struct format *f, const char *key_delimiter, size_t key_len,
+                      const char *delimiter, size_t len) {
     f->count = 0;
     if (key_delimiter != NULL) {
         add(f, 'k', NULL, 0);

@@ -25,7 +25,8 @@ struct format {
 /* Parse (and change, and keep pointing to) text. NULL, or what is wrong with it. */
 const char *format_parse(struct format *f, char *text);
 /* Without a format string: [key KEY-DELIMITER] value DELIMITER. key_delimiter NULL: no key. */
-void format_delimited(struct format *f, const char *key_delimiter, size_t key_len, const char *delimiter, size_t len);
+void format_delimited(struct format *f, const char *key_delimiter, size_t key_len,
+                      const char *delimiter, size_t len);
 
 void format_record(const struct format *f, struct out *o, const eagre_record_t *r);
 void format_json(struct out *o, const eagre_record_t *r); /* no newline */

@@ -11,7 +11,8 @@
 void input_begin(struct input *in, int fd, const char *delimiter, size_t delimiter_len) {
     char *buf = in->buf;
     size_t cap = in->cap;
-    *in = (struct input){.fd = fd, .delimiter = delimiter, .delimiter_len = delimiter_len, .buf = buf, .cap = cap};
+    *in = (struct input){
+        .fd = fd, .delimiter = delimiter, .delimiter_len = delimiter_len, .buf = buf, .cap = cap};
 }
 
 enum input_status input_next(struct input *in, char **piece, size_t *len) {

@@ -11,9 +11,9 @@ struct input {
     size_t delimiter_len;
     char *buf;
     size_t cap;
-    size_t at;    /* of the next piece */
-    size_t end;   /* of what was read */
-    size_t seen;  /* no delimiter begins between at and here */
+    size_t at;   /* of the next piece */
+    size_t end;  /* of what was read */
+    size_t seen; /* no delimiter begins between at and here */
     bool eof;
 };
 

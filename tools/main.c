@@ -9,47 +9,49 @@
 
 const struct cli_command cli_commands[] = {
     {"up", cmd_up, "[--dir DIR] [-c NAME=VALUE]...", "start a daemon in the background",
-     "Starts eagred for this user unless one answers at the socket already, and prints the socket and the\n"
-     "daemon's pid once it can be used. Its messages go to DIR/eagred.log.\n\n"
+     "Starts eagred for this user unless one answers at the socket already. Prints the socket\n"
+     "and the daemon's pid once it can be used. What it has to say goes to DIR/eagred.log.\n\n"
      "      --dir DIR          where topics are remembered (root: /var/lib/eagre, else\n"
      "                         $XDG_DATA_HOME/eagre or ~/.local/share/eagre)\n"
      "      --config FILE      passed on to eagred\n"
-     "  -c, --set NAME=VALUE   an eagred setting (see eagred --help-config); may be repeated\n"},
+     "  -c, --set NAME=VALUE   an eagred setting (eagred --help-config lists them); repeatable\n"},
     {"down", cmd_down, "[--keep-memory]", "stop the daemon",
-     "Stops eagred, and its keeper, and returns when they are gone. Records of memory topics are gone with\n"
-     "them.\n\n"
-     "      --keep-memory      only eagred ends: its keeper holds the memory for the next one (an upgrade)\n"},
+     "Stops eagred and its keeper and returns when they are gone. Records of memory topics are\n"
+     "gone with them.\n\n"
+     "      --keep-memory      only eagred ends: its keeper holds the memory for the next one\n"},
     {"status", cmd_status, "[--format text|json]", "tell how the daemon is",
      "Prints the daemon's state as names and values.\n\n"
      "      --format text|json\n"},
     {"topic create", cmd_topic_create, "NAME... [-p N] [-c NAME=VALUE]...", "create topics",
      "  -p, --partitions N     number of partitions (default 1)\n"
-     "  -c, --config NAME=VALUE  a setting, as segment.bytes=64MiB or retention.ms=3600000; may be repeated\n"},
+     "  -c, --config NAME=VALUE  a setting, as segment.bytes=64M; repeatable\n"},
     {"topic list", cmd_topic_list, "[--format text|json]", "list topics",
      "      --format text|json\n"},
-    {"topic describe", cmd_topic_describe, "NAME... [--format text|json]", "show settings and partitions",
-     "      --format text|json\n"},
-    {"topic alter", cmd_topic_alter, "NAME... [-p N] [-c NAME=VALUE]...", "change settings, add partitions",
+    {"topic describe", cmd_topic_describe, "NAME... [--format text|json]",
+     "show settings and partitions", "      --format text|json\n"},
+    {"topic alter", cmd_topic_alter, "NAME... [-p N] [-c NAME=VALUE]...",
+     "change settings, add partitions",
      "  -p, --partitions N     the new number of partitions; it can only grow\n"
-     "  -c, --config NAME=VALUE  a setting; may be repeated\n"},
+     "  -c, --config NAME=VALUE  a setting; repeatable\n"},
     {"topic delete", cmd_topic_delete, "NAME...", "delete topics and their records", ""},
     {"produce", cmd_produce, "TOPIC [FILE]...", "send lines as records",
-     "Sends each line of the files (or of standard input; '-' is that, too) as one record. Empty lines are\n"
-     "skipped. Stops at the first record that is refused and says how many were sent before.\n\n"
-     "  -p, --partition N      to this partition (default: by key, else whichever; -1 is that, too)\n"
+     "Sends each line of the files (or of standard input, which is also meant by '-') as one\n"
+     "record. Empty lines are skipped. Stops at the first record that is refused and says how\n"
+     "many were sent before.\n\n"
+     "  -p, --partition N      to this partition (default, and -1: by key, else whichever)\n"
      "  -k, --key KEY          key of all records\n"
-     "  -K DELIM               lines are KEY DELIM VALUE; one without DELIM has no key (or that of -k)\n"
+     "  -K DELIM               lines are KEY DELIM VALUE; one without DELIM has no key, or -k's\n"
      "  -D DELIM               records end with DELIM instead of a newline\n"
-     "  -H NAME=VALUE          a header of all records (NAME alone: a null value); may be repeated\n"
+     "  -H NAME=VALUE          a header of all records (NAME alone: a null value); repeatable\n"
      "  -Z                     empty lines, values and keys are sent as null\n"
      "  -c, --count N          stop after N records\n"
      "  -q                     no progress\n\n"
      "DELIM may have \\n \\r \\t \\\\ \\0 and \\xNN in it, and more than one byte.\n"},
     {"consume", cmd_consume, "TOPIC...", "print records",
      "Prints the records of the topics, and goes on with new ones until it is interrupted.\n\n"
-     "  -p, --partition N      of this partition only; may be repeated\n"
-     "  -o, --offset WHERE     beginning (default), end, OFFSET, or -N: N records before the end of each\n"
-     "                         partition\n"
+     "  -p, --partition N      of this partition only; repeatable\n"
+     "  -o, --offset WHERE     beginning (default), end, OFFSET, or -N: N records before the\n"
+     "                         end of each partition\n"
      "  -e                     exit when the end of every partition has been reached\n"
      "  -c, --count N          exit after N records\n"
      "  -f FORMAT              how to print a record (see below)\n"
@@ -60,31 +62,32 @@ const struct cli_command cli_commands[] = {
      "  -u                     unbuffered: write each record at once\n"
      "  -q                     no progress, no notes\n\n"
      "FORMAT:\n"
-     "  %t topic      %p partition   %o offset     %T timestamp, ms since the epoch\n"
-     "  %k key        %s value       %h headers (name=value, comma-separated)      %% a percent sign\n"
-     "  %K and %S     length of key and value in bytes, -1 for null (%R: that of the value as 4 bytes,\n"
-     "                big-endian)\n"
+     "  %t topic     %p partition   %o offset     %T timestamp, ms since the epoch\n"
+     "  %k key       %s value       %h headers (name=value, comma-separated)\n"
+     "  %K and %S    length of key and value in bytes, -1 for null\n"
+     "  %R           %S as 4 bytes, big-endian     %%  a percent sign\n"
      "  \\n \\r \\t \\\\ \\0 \\xNN as in C\n\n"
-     "JSON: topic, partition, offset, tstype, ts (ms), ts_ns, headers (name, value, name, ... as kcat's), key\n"
-     "and payload. What is not UTF-8 appears as key_base64, payload_base64, or {\"base64\": ...} in headers.\n"},
+     "JSON: topic, partition, offset, tstype, ts (ms), ts_ns, headers (name, value, name, ... as\n"
+     "kcat's), key and payload. What is not UTF-8 appears as key_base64, payload_base64, or\n"
+     "{\"base64\": ...} in headers.\n"},
     {NULL, NULL, NULL, NULL, NULL},
 };
 
 static void print_help(void) {
-    printf("usage: eagre [--socket PATH] COMMAND [ARGUMENT]...\n\nKafka's model for the processes of one host, "
-           "over shared memory.\n\n");
+    printf("usage: eagre [--socket PATH] COMMAND [ARGUMENT]...\n\n"
+           "Kafka's model for the processes of one host, over shared memory.\n\n");
     for (const struct cli_command *c = cli_commands; c->name != NULL; c++)
         printf("  %-15s %s\n", c->name, c->summary);
-    printf("\n`eagre COMMAND --help` tells more. The socket is that of --socket, else of $EAGRE_SOCKET, else\n"
-           "the user's own.\n\n"
-           "Exit codes: 0 done; 1 input/output or other failure; 2 wrong usage; 3 no daemon answers; 4 no such\n"
-           "topic or partition; 5 refused (not permitted, exists already, invalid setting, a limit);\n"
-           "128 + N ended by signal N.\n");
+    printf("\n`eagre COMMAND --help` tells more. The socket is that of --socket, else of\n"
+           "$EAGRE_SOCKET, else the user's own.\n\n"
+           "Exit codes: 0 done; 1 input/output or other failure; 2 wrong usage; 3 no daemon\n"
+           "answers; 4 no such topic or partition; 5 refused (not permitted, exists already,\n"
+           "invalid setting, a limit); 128 + N ended by signal N.\n");
 }
 
 static void print_command_help(const struct cli_command *c) {
-    printf("usage: eagre %s %s\n\n%s      --socket PATH      the daemon's socket\n  -h, --help\n", c->name,
-           c->arguments, c->help);
+    printf("usage: eagre %s %s\n\n%s      --socket PATH      the daemon's socket\n  -h, --help\n",
+           c->name, c->arguments, c->help);
 }
 
 void cli_error(const struct cli *c, const char *format, ...) {
@@ -106,7 +109,8 @@ void cli_usage(const struct cli *c, const char *format, ...) {
     const char *name = c->command == NULL ? NULL : c->command->name;
     fprintf(stderr, "eagre: %s%s", name == NULL ? "" : name, name == NULL ? "" : ": ");
     vfprintf(stderr, format, args);
-    fprintf(stderr, "\nTry `eagre %s%s--help`.\n", name == NULL ? "" : name, name == NULL ? "" : " ");
+    fprintf(stderr, "\nTry `eagre %s%s--help`.\n", name == NULL ? "" : name,
+            name == NULL ? "" : " ");
     va_end(args);
     exit(CLI_USAGE);
 }
@@ -148,26 +152,30 @@ int cli_open(const struct cli *c, eagre_t **out) {
     return rc == EAGRE_OK ? CLI_OK : cli_fail(c, rc);
 }
 
-int64_t cli_number(const struct cli *c, const char *what, const char *text, int64_t min, int64_t max) {
+int64_t cli_number(const struct cli *c, const char *what, const char *text, int64_t min,
+                   int64_t max) {
     char *end;
     errno = 0;
     long long n = strtoll(text, &end, 10);
     if (end == text || *end != '\0' || errno != 0 || n < min || n > max)
-        cli_usage(c, "%s: '%s' is no number from %lld to %lld", what, text, (long long)min, (long long)max);
+        cli_usage(c, "%s: '%s' is no number from %lld to %lld", what, text, (long long)min,
+                  (long long)max);
     return n;
 }
 
 /* An option that getopt complains about: as it was written, without what follows '='. */
 static void wrong_option(const struct cli *c, int kind, char **argv) {
     char letter[3] = {'-', (char)optopt, '\0'};
-    bool is_long = optopt == 0 || optopt >= CLI_OPTION_SOCKET || strncmp(argv[optind - 1], "--", 2) == 0;
+    bool is_long =
+        optopt == 0 || optopt >= CLI_OPTION_SOCKET || strncmp(argv[optind - 1], "--", 2) == 0;
     const char *name = is_long ? argv[optind - 1] : letter;
     if (kind == ':')
         cli_usage(c, "%s needs a value", name);
     cli_usage(c, "there is no option %.*s", (int)strcspn(name, "="), name);
 }
 
-int cli_getopt(struct cli *c, int argc, char **argv, const char *shorts, const struct option *longs) {
+int cli_getopt(struct cli *c, int argc, char **argv, const char *shorts,
+               const struct option *longs) {
     for (;;) {
         int o = getopt_long(argc, argv, shorts, longs, NULL);
         switch (o) {

@@ -90,14 +90,17 @@ int out_end(struct out *o) {
 static size_t utf8_length(const uint8_t *s, size_t n) {
     if (s[0] < 0x80)
         return 1;
-    size_t len = s[0] >= 0xc2 && s[0] < 0xe0 ? 2 : s[0] >= 0xe0 && s[0] < 0xf0 ? 3 : s[0] >= 0xf0 && s[0] < 0xf5 ? 4 : 0;
+    size_t len = s[0] >= 0xc2 && s[0] < 0xe0   ? 2
+                 : s[0] >= 0xe0 && s[0] < 0xf0 ? 3
+                 : s[0] >= 0xf0 && s[0] < 0xf5 ? 4
+                                               : 0;
     if (len == 0 || len > n)
         return 0;
     for (size_t i = 1; i < len; i++)
         if ((s[i] & 0xc0) != 0x80)
             return 0;
-    if ((s[0] == 0xe0 && s[1] < 0xa0) || (s[0] == 0xed && s[1] >= 0xa0) || (s[0] == 0xf0 && s[1] < 0x90) ||
-        (s[0] == 0xf4 && s[1] >= 0x90))
+    if ((s[0] == 0xe0 && s[1] < 0xa0) || (s[0] == 0xed && s[1] >= 0xa0) ||
+        (s[0] == 0xf0 && s[1] < 0x90) || (s[0] == 0xf4 && s[1] >= 0x90))
         return 0;
     return len;
 }
@@ -161,7 +164,11 @@ void json_text(struct out *o, const char *text) {
     }
     char *fixed = malloc(3 * n);
     size_t used = 0;
-    for (size_t i = 0, len; fixed != NULL && i < n; i += len) {
+    if (fixed == NULL) {
+        out_text(o, "null");
+        return;
+    }
+    for (size_t i = 0, len; i < n; i += len) {
         len = utf8_length((const uint8_t *)text + i, n - i);
         memcpy(fixed + used, len > 0 ? text + i : "\xef\xbf\xbd", len > 0 ? len : 3);
         used += len > 0 ? len : 3;
@@ -176,8 +183,10 @@ void json_base64(struct out *o, const void *data, size_t n) {
     const uint8_t *s = data;
     out_text(o, "\"");
     for (size_t i = 0; i < n; i += 3) {
-        uint32_t three = (uint32_t)s[i] << 16 | (i + 1 < n ? (uint32_t)s[i + 1] << 8 : 0) | (i + 2 < n ? s[i + 2] : 0);
-        char four[4] = {digits[three >> 18], digits[three >> 12 & 63], i + 1 < n ? digits[three >> 6 & 63] : '=',
+        uint32_t three = (uint32_t)s[i] << 16 | (i + 1 < n ? (uint32_t)s[i + 1] << 8 : 0) |
+                         (i + 2 < n ? s[i + 2] : 0);
+        char four[4] = {digits[three >> 18], digits[three >> 12 & 63],
+                        i + 1 < n ? digits[three >> 6 & 63] : '=',
                         i + 2 < n ? digits[three & 63] : '='};
         out_bytes(o, four, sizeof(four));
     }

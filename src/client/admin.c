@@ -47,23 +47,26 @@ static int check_name(const eagre_t *e, const char *name) {
         return eg_error_set(EAGRE_E_INVALID, "the instance and the topic's name must not be NULL");
     size_t n = strlen(name);
     if (n == 0 || n > EG_TOPIC_NAME_MAX)
-        return eg_error_set(EAGRE_E_INVALID, "a topic's name has 1 to %u bytes, this one has %zu", EG_TOPIC_NAME_MAX,
-                            n);
+        return eg_error_set(EAGRE_E_INVALID, "a topic's name has 1 to %u bytes, this one has %zu",
+                            EG_TOPIC_NAME_MAX, n);
     return EAGRE_OK;
 }
 
 /* CREATE and ALTER. */
-static int send_settings(eagre_t *e, uint16_t type, const char *name, const eagre_setting_t *settings, size_t count) {
+static int send_settings(eagre_t *e, uint16_t type, const char *name,
+                         const eagre_setting_t *settings, size_t count) {
     int rc = check_name(e, name);
     if (rc != EAGRE_OK)
         return rc;
     if (count > UINT16_MAX || (count > 0 && settings == NULL))
         return eg_error_set(EAGRE_E_INVALID, "topic '%s': %zu settings", name, count);
     for (size_t i = 0; i < count; i++)
-        if (settings[i].name == NULL || settings[i].value == NULL || strlen(settings[i].name) > 4096 ||
-            strlen(settings[i].value) > 4096)
-            return eg_error_set(EAGRE_E_INVALID_CONFIG, "topic '%s': setting %zu: name and value must not be NULL, "
-                                                        "nor have more than 4,096 bytes", name, i + 1);
+        if (settings[i].name == NULL || settings[i].value == NULL ||
+            strlen(settings[i].name) > 4096 || strlen(settings[i].value) > 4096)
+            return eg_error_set(EAGRE_E_INVALID_CONFIG,
+                                "topic '%s': setting %zu: name and value must not be NULL, "
+                                "nor have more than 4,096 bytes",
+                                name, i + 1);
     struct talk *t = talk_begin(type);
     if (t == NULL)
         return EAGRE_E_NO_MEMORY;
@@ -83,7 +86,8 @@ static int send_settings(eagre_t *e, uint16_t type, const char *name, const eagr
     return rc;
 }
 
-int eagre_topic_create(eagre_t *e, const char *name, const eagre_setting_t *settings, size_t count) {
+int eagre_topic_create(eagre_t *e, const char *name, const eagre_setting_t *settings,
+                       size_t count) {
     return send_settings(e, EG_MSG_TOPIC_CREATE, name, settings, count);
 }
 

@@ -30,7 +30,8 @@ static int check_same_page(struct eagre *e, int fd) {
 static int take_page(struct eagre *e, int page_fd, int bells_fd) {
     void *page;
     void *bells;
-    int rc = eg_session_map(page_fd, sizeof(struct eg_client_page), true, e->page, "client page", &page);
+    int rc =
+        eg_session_map(page_fd, sizeof(struct eg_client_page), true, e->page, "client page", &page);
     if (rc != EAGRE_OK)
         return rc;
     e->page = page;
@@ -63,7 +64,8 @@ int eg_session_attach(struct eagre *e, int64_t deadline_ns) {
     eg_enc_begin(&req, buf, sizeof(buf), EG_MSG_ATTACH, 0, 0);
     eg_enc_u32(&req, e->owner);
     eg_enc_u64(&req, again ? e->cookie : 0);
-    int rc = eg_session_exchange(e, &req, answer, sizeof(answer), &reply, fds, 2, &nfds, deadline_ns, NULL);
+    int rc = eg_session_exchange(e, &req, answer, sizeof(answer), &reply, fds, 2, &nfds,
+                                 deadline_ns, NULL);
     if (rc != EAGRE_OK)
         return rc;
     uint32_t owner = eg_dec_u32(&reply);
@@ -130,9 +132,11 @@ int eg_attach_producer(struct eagre *e, uint32_t generation, int bells_fd, int e
         /* At the same number, so that other threads' handles need not know. */
         int fd = -1;
         if (rc == EAGRE_OK) {
-            fd = e->event_fd < 0 ? fcntl(event_fd, F_DUPFD_CLOEXEC, 0) : dup3(event_fd, e->event_fd, O_CLOEXEC);
+            fd = e->event_fd < 0 ? fcntl(event_fd, F_DUPFD_CLOEXEC, 0)
+                                 : dup3(event_fd, e->event_fd, O_CLOEXEC);
             if (fd < 0)
-                rc = eg_error_set(EAGRE_E_SYSTEM, "cannot keep eagred's eventfd: %s", strerror(errno));
+                rc = eg_error_set(EAGRE_E_SYSTEM, "cannot keep eagred's eventfd: %s",
+                                  strerror(errno));
         }
         if (rc == EAGRE_OK) {
             e->event_fd = fd;
@@ -157,8 +161,10 @@ int eg_pin_cell_get(struct eagre *e, _Atomic uint64_t **cell) {
     }
     pthread_mutex_unlock(&e->lock);
     if (rc != EAGRE_OK)
-        eg_error_set(rc, "an instance can have %u producers and consumers: close some, or open another "
-                         "instance", EG_CLIENT_PINS);
+        eg_error_set(rc,
+                     "an instance can have %u producers and consumers: close some, or open another "
+                     "instance",
+                     EG_CLIENT_PINS);
     return rc;
 }
 

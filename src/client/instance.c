@@ -29,10 +29,13 @@ int eagre_default_socket(char *buf, size_t cap) {
     else
         n = snprintf(path, sizeof(path), "/tmp/eagre-%u/eagre.sock", (unsigned)geteuid());
     if (n < 0 || (size_t)n > SOCKET_PATH_MAX)
-        return eg_error_set(EAGRE_E_INVALID, "the socket's path %.60s... has more than %zu bytes: set $%s to "
-                                             "a shorter one", path, SOCKET_PATH_MAX, EAGRE_SOCKET_ENV);
+        return eg_error_set(EAGRE_E_INVALID,
+                            "the socket's path %.60s... has more than %zu bytes: set $%s to "
+                            "a shorter one",
+                            path, SOCKET_PATH_MAX, EAGRE_SOCKET_ENV);
     if ((size_t)n >= cap)
-        return eg_error_set(EAGRE_E_INVALID, "the socket's path needs %d bytes, there are %zu", n + 1, cap);
+        return eg_error_set(EAGRE_E_INVALID, "the socket's path needs %d bytes, there are %zu",
+                            n + 1, cap);
     memcpy(buf, path, (size_t)n + 1);
     return EAGRE_OK;
 }
@@ -66,7 +69,8 @@ int eagre_open(const char *socket_path, eagre_t **out) {
     }
     size_t n = strlen(socket_path);
     if (n == 0 || n > SOCKET_PATH_MAX)
-        return eg_error_set(EAGRE_E_INVALID, "the socket's path must have 1 to %zu bytes, this one has %zu: %.80s",
+        return eg_error_set(EAGRE_E_INVALID,
+                            "the socket's path must have 1 to %zu bytes, this one has %zu: %.80s",
                             SOCKET_PATH_MAX, n, socket_path);
     struct eagre *e = calloc(1, sizeof(*e));
     if (e == NULL)
@@ -91,7 +95,8 @@ int eagre_close(eagre_t *e) {
         return EAGRE_OK;
     uint32_t handles = eg_load_acquire(&e->handles);
     if (handles != 0)
-        return eg_error_set(EAGRE_E_STATE, "%u producers and consumers are still open: close them first", handles);
+        return eg_error_set(EAGRE_E_STATE,
+                            "%u producers and consumers are still open: close them first", handles);
     /* The lock on the page goes first: with it and the socket gone the daemon knows that we left in
      * good order. In a fork child the lock is not ours and this gives up nothing. */
     if (e->page_fd >= 0)

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <poll.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -16,15 +17,16 @@
 #include "sys/fdpass.h"
 #include "sys/shm.h"
 
-#define CHECK_LIMIT_NS EG_NS_PER_S       /* what eg_session_check may take with a daemon that hangs */
+#define CHECK_LIMIT_NS EG_NS_PER_S /* what eg_session_check may take with a daemon that hangs */
 #define RETRY_AFTER_NS (20 * EG_NS_PER_MS)
 
 int eg_session_forked(const struct eagre *e) {
     /* Written by the kernel at fork (the page is wiped), not by a thread: any load will do. */
     if (__atomic_load_n(e->fork_guard, __ATOMIC_RELAXED) != 0)
         return EAGRE_OK;
-    return eg_error_set(EAGRE_E_FORKED, "this instance was opened before fork(), in the parent: open "
-                                        "one in the child, or exec");
+    return eg_error_set(EAGRE_E_FORKED,
+                        "this instance was opened before fork(), in the parent: open "
+                        "one in the child, or exec");
 }
 
 static void close_fds(int *fds, size_t n) {
@@ -35,18 +37,26 @@ static void close_fds(int *fds, size_t n) {
 int eg_session_map(int fd, size_t len, bool writable, void *at, const char *what, void **out) {
     size_t size;
     int rc = eg_memfd_check(fd, &size);
-    if (rc != EAGRE_OK)
-        return eg_error_add(rc, "%s from eagred: ", what);
-    if (size < len)
-        return eg_error_set(EAGRE_E_PROTOCOL, "%s from eagred: %zu bytes, needs %zu", what, size, len);
+    if (rc != EAGRE_OK) {
+        eg_error_add(rc, "%s from eagred: ", what);
+        return rc;
+    }
+    if (size < len) {
+        eg_error_set(EAGRE_E_PROTOCOL, "%s from eagred: %zu bytes, needs %zu", what, size, len);
+        return EAGRE_E_PROTOCOL;
+    }
     if (at == NULL) {
         rc = eg_map(fd, 0, len, writable, out);
-        return rc == EAGRE_OK ? rc : eg_error_add(rc, "%s: ", what);
+        if (rc != EAGRE_OK)
+            eg_error_add(rc, "%s: ", what);
+        return rc;
     }
     /* Over the old one, in one step: other threads keep valid pointers. */
     int prot = writable ? PROT_READ | PROT_WRITE : PROT_READ;
-    if (mmap(at, len, prot, MAP_SHARED | MAP_FIXED, fd, 0) == MAP_FAILED)
-        return eg_error_set(EAGRE_E_SYSTEM, "%s: mmap of %zu bytes: %s", what, len, strerror(errno));
+    if (mmap(at, len, prot, MAP_SHARED | MAP_FIXED, fd, 0) == MAP_FAILED) {
+        eg_error_set(EAGRE_E_SYSTEM, "%s: mmap of %zu bytes: %s", what, len, strerror(errno));
+        return EAGRE_E_SYSTEM;
+    }
     *out = at;
     return EAGRE_OK;
 }
@@ -54,7 +64,8 @@ int eg_session_map(int fd, size_t len, bool writable, void *at, const char *what
 static int no_daemon(const struct eagre *e) {
     return eg_error_set(EAGRE_E_NO_DAEMON,
                         "no eagred answers at %s: start one with `eagre up` (or: eagred --dir DIR "
-                        "--socket %s)", e->path, e->path);
+                        "--socket %s)",
+                        e->path, e->path);
 }
 
 void eg_session_disconnect(struct eagre *e) {
@@ -80,26 +91,27 @@ static int send_request(struct eagre *e, const struct eg_enc *req, int64_t deadl
         if (eg_sendmsg_fds(e->sock, req->data, req->used, NULL, 0, MSG_DONTWAIT) >= 0)
             return EAGRE_OK;
         if (errno != EAGAIN)
-            return eg_error_set(EAGRE_E_NO_DAEMON, "eagred at %s closed the connection (%s)", e->path,
-                                strerror(errno));
+            return eg_error_set(EAGRE_E_NO_DAEMON, "eagred at %s closed the connection (%s)",
+                                e->path, strerror(errno));
         if (!wait_for(e->sock, POLLOUT, deadline_ns))
             return eg_error_set(EAGRE_E_TIMED_OUT, "eagred at %s accepts no requests", e->path);
     }
 }
 
-static int receive_reply(struct eagre *e, void *buf, size_t cap, size_t *n, int *fds, size_t fds_cap,
-                         size_t *nfds, int64_t deadline_ns) {
+static int receive_reply(struct eagre *e, void *buf, size_t cap, size_t *n, int *fds,
+                         size_t fds_cap, size_t *nfds, int64_t deadline_ns) {
     bool truncated = false;
     for (;;) {
         if (!wait_for(e->sock, POLLIN, deadline_ns))
-            return eg_error_set(EAGRE_E_TIMED_OUT, "eagred at %s does not answer in time: is it stopped?",
-                                e->path);
-        ssize_t got = eg_recvmsg_fds(e->sock, buf, cap, fds, fds_cap, nfds, &truncated, MSG_DONTWAIT);
+            return eg_error_set(EAGRE_E_TIMED_OUT,
+                                "eagred at %s does not answer in time: is it stopped?", e->path);
+        ssize_t got =
+            eg_recvmsg_fds(e->sock, buf, cap, fds, fds_cap, nfds, &truncated, MSG_DONTWAIT);
         if (got < 0 && errno == EAGAIN)
             continue;
         if (got <= 0)
-            return eg_error_set(EAGRE_E_NO_DAEMON, "eagred at %s closed the connection before it answered",
-                                e->path);
+            return eg_error_set(EAGRE_E_NO_DAEMON,
+                                "eagred at %s closed the connection before it answered", e->path);
         *n = (size_t)got;
         break;
     }
@@ -114,7 +126,8 @@ static int refused(const struct eg_msg_header *h, struct eg_dec *d) {
     char text[EG_ERROR_TEXT_MAX];
     eg_dec_str(d, text, sizeof(text));
     if (h->status > 0 || d->bad)
-        return eg_error_set(EAGRE_E_PROTOCOL, "eagred's answer to a request of type %u is malformed",
+        return eg_error_set(EAGRE_E_PROTOCOL,
+                            "eagred's answer to a request of type %u is malformed",
                             h->type & ~EG_MSG_REPLY);
     return eg_error_set(h->status, "%s", text);
 }
@@ -126,7 +139,8 @@ int eg_session_exchange(struct eagre *e, struct eg_enc *req, void *reply_buf, si
     struct eg_msg_header got;
     size_t n = 0;
     size_t fds_got = 0;
-    int surplus; /* eg_recvmsg_fds closes what goes beyond fds_cap */
+    int none; /* eg_recvmsg_fds closes what goes beyond fds_cap */
+    int *into = fds_cap > 0 ? fds : &none;
 
     if (req->overflow)
         return eg_error_set(EAGRE_E_INVALID, "the request is larger than %u bytes", EG_MSG_MAX);
@@ -145,29 +159,29 @@ int eg_session_exchange(struct eagre *e, struct eg_enc *req, void *reply_buf, si
     }
     if (sent != NULL)
         *sent = true;
-    rc = receive_reply(e, reply_buf, reply_cap, &n, fds_cap > 0 ? fds : &surplus, fds_cap, &fds_got,
-                       deadline_ns);
+    rc = receive_reply(e, reply_buf, reply_cap, &n, into, fds_cap, &fds_got, deadline_ns);
     if (rc == EAGRE_OK)
         rc = eg_dec_begin(reply, reply_buf, n, &got);
     bool unasked = rc == EAGRE_OK && hello && got.id == 0 && got.status != EAGRE_OK;
     if (rc == EAGRE_OK && !unasked &&
         (got.id != asked.id || got.type != (asked.type | EG_MSG_REPLY)))
-        rc = eg_error_set(EAGRE_E_PROTOCOL, "eagred answered request %u of type %u with %u of type %u",
-                          asked.id, asked.type, got.id, got.type);
+        rc = eg_error_set(EAGRE_E_PROTOCOL,
+                          "eagred answered request %u of type %u with %u of type %u", asked.id,
+                          asked.type, got.id, got.type);
     if (rc != EAGRE_OK) {
         /* Whatever comes now on this connection could be the answer to something else. */
         eg_session_disconnect(e);
-        close_fds(fds, fds_got);
+        close_fds(into, fds_got);
         return rc;
     }
     if (got.status != EAGRE_OK) {
-        close_fds(fds, fds_got);
+        close_fds(into, fds_got);
         return refused(&got, reply);
     }
     if (nfds != NULL)
         *nfds = fds_got;
     else
-        close_fds(fds, fds_got);
+        close_fds(into, fds_got);
     return EAGRE_OK;
 }
 
@@ -197,13 +211,15 @@ static int open_socket(struct eagre *e) {
         return no_daemon(e);
     case EACCES:
     case EPERM:
-        return eg_error_set(EAGRE_E_PERMISSION,
-                            "%s: %s: the socket's mode decides who may connect (eagred's socket.mode)",
-                            e->path, strerror(why));
+        return eg_error_set(
+            EAGRE_E_PERMISSION,
+            "%s: %s: the socket's mode decides who may connect (eagred's socket.mode)", e->path,
+            strerror(why));
     case EPROTOTYPE:
         return eg_error_set(EAGRE_E_PROTOCOL, "%s: is no eagred socket", e->path);
     case EAGAIN:
-        return eg_error_set(EAGRE_E_TIMED_OUT, "eagred at %s accepts no connections: is it stopped?", e->path);
+        return eg_error_set(EAGRE_E_TIMED_OUT,
+                            "eagred at %s accepts no connections: is it stopped?", e->path);
     default:
         return eg_error_set(EAGRE_E_SYSTEM, "connect to %s: %s", e->path, strerror(why));
     }
@@ -227,7 +243,8 @@ static void send_releases(struct eagre *e, int64_t deadline_ns) {
         eg_enc_begin(&req, buf, sizeof(buf), EG_MSG_RELEASE, 0, 0);
         eg_enc_u8(&req, r->role);
         eg_enc_u32(&req, r->topic_uid);
-        eg_session_exchange(e, &req, answer, sizeof(answer), &reply, NULL, 0, NULL, deadline_ns, NULL);
+        eg_session_exchange(e, &req, answer, sizeof(answer), &reply, NULL, 0, NULL, deadline_ns,
+                            NULL);
         if (e->sock >= 0)
             e->release_count--;
     }
@@ -289,10 +306,11 @@ int eg_session_connect(struct eagre *e, int64_t deadline_ns) {
     eg_enc_u32(&req, EG_LAYOUT_VERSION);
     eg_enc_u32(&req, eg_layout_fingerprint());
     eg_enc_u32(&req, (uint32_t)getpid());
-    char name[64] = "";
-    strncat(name, program_invocation_short_name, sizeof(name) - 1);
+    char name[64];
+    snprintf(name, sizeof(name), "%.63s", program_invocation_short_name);
     eg_enc_str(&req, name);
-    rc = eg_session_exchange(e, &req, answer, sizeof(answer), &reply, &bus_fd, 1, &nfds, deadline_ns, NULL);
+    rc = eg_session_exchange(e, &req, answer, sizeof(answer), &reply, &bus_fd, 1, &nfds,
+                             deadline_ns, NULL);
     if (rc != EAGRE_OK) {
         eg_session_disconnect(e);
         return rc;
@@ -343,7 +361,8 @@ int eg_session_request(struct eagre *e, struct eg_enc *req, void *reply_buf, siz
         rc = e->sock >= 0 ? EAGRE_OK : eg_session_connect(e, deadline);
         if (rc != EAGRE_OK)
             break;
-        rc = eg_session_exchange(e, req, reply_buf, reply_cap, reply, fds, fds_cap, nfds, deadline, &sent);
+        rc = eg_session_exchange(e, req, reply_buf, reply_cap, reply, fds, fds_cap, nfds, deadline,
+                                 &sent);
         bool died = rc == EAGRE_E_NO_DAEMON && e->sock < 0;
         if (!died || (sent && !may_be_repeated(req)))
             break;
@@ -389,7 +408,8 @@ void eg_session_release(struct eagre *e, uint8_t role, uint32_t topic_uid, uint3
         struct eg_release *more = reallocarray(e->releases, e->release_count + 1, sizeof(*more));
         if (more != NULL) {
             e->releases = more;
-            e->releases[e->release_count++] = (struct eg_release){.role = role, .topic_uid = topic_uid};
+            e->releases[e->release_count++] =
+                (struct eg_release){.role = role, .topic_uid = topic_uid};
         }
         send_releases(e, eg_mono_ns() + EG_REQUEST_LIMIT_NS);
     }

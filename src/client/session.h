@@ -41,22 +41,22 @@ struct eagre {
     const uint32_t *fork_guard; /* reads 0 in a fork child */
     char path[sizeof(((struct sockaddr_un *)0)->sun_path)];
 
-    int sock;                   /* -1: no connection */
-    uint32_t next_id;           /* of requests */
-    int64_t retry_ns;           /* eg_session_check does not try to connect before (monotonic) */
+    int sock;         /* -1: no connection */
+    uint32_t next_id; /* of requests */
+    int64_t retry_ns; /* eg_session_check does not try to connect before (monotonic) */
     uint64_t instance_id;
-    uint32_t epoch;             /* of the daemon that we greeted last */
+    uint32_t epoch; /* of the daemon that we greeted last */
     _Atomic uint32_t daemon_pid;
     const struct eg_bus *bus;
 
-    uint32_t owner;             /* 0: not a client yet */
+    uint32_t owner; /* 0: not a client yet */
     uint64_t cookie;
     struct eg_client_page *page;
-    int page_fd;                /* carries the lock that says we live: never close a copy of it */
-    struct eg_bells *bells_ro;  /* once a client */
-    struct eg_bells *bells_rw;  /* once it has had a producer */
+    int page_fd;               /* carries the lock that says we live: never close a copy of it */
+    struct eg_bells *bells_ro; /* once a client */
+    struct eg_bells *bells_rw; /* once it has had a producer */
     uint32_t bells_rw_generation;
-    int event_fd;               /* the daemon's bell; once it has had a producer */
+    int event_fd; /* the daemon's bell; once it has had a producer */
     uint64_t pins_used[EG_CLIENT_PINS / 64];
     struct eg_release *releases; /* handles closed while there was no daemon */
     size_t release_count;

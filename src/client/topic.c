@@ -18,8 +18,10 @@
 #define OPEN_FDS 5 /* status, ring, waiters; to producers also bells, eventfd */
 
 static int outdated(const struct eg_topic *t) {
-    return eg_error_set(EAGRE_E_NO_DAEMON, "topic '%s': eagred was replaced by another instance, with new "
-                                           "memory", t->name);
+    return eg_error_set(EAGRE_E_NO_DAEMON,
+                        "topic '%s': eagred was replaced by another instance, with new "
+                        "memory",
+                        t->name);
 }
 
 static bool is_outdated(const struct eg_topic *t) {
@@ -53,8 +55,10 @@ static int put_buffer(struct eg_partition_map *m, uint32_t number, int fd) {
     if (b->base != NULL) {
         /* In the old one's place: what points into it (polled records, a writer's segment) stays mapped, even
          * if a hostile producer's slot words made us ask for a buffer that is in use. */
-        if (mremap(base, m->capacity, m->capacity, MREMAP_MAYMOVE | MREMAP_FIXED, b->base) == MAP_FAILED) {
-            rc = eg_error_set(EAGRE_E_SYSTEM, "buffer %u: cannot map it anew: %s", number, strerror(errno));
+        if (mremap(base, m->capacity, m->capacity, MREMAP_MAYMOVE | MREMAP_FIXED, b->base) ==
+            MAP_FAILED) {
+            rc = eg_error_set(EAGRE_E_SYSTEM, "buffer %u: cannot map it anew: %s", number,
+                              strerror(errno));
             eg_unmap(base, m->capacity);
             close(fd);
             return rc;
@@ -88,14 +92,18 @@ static int get_buffers(struct eg_topic *t, struct eg_partition_map *m, const uin
     eg_enc_u16(&req, wanted == NULL ? 0 : 1);
     if (wanted != NULL)
         eg_enc_u16(&req, (uint16_t)*wanted);
-    int rc = eg_session_request(t->e, &req, answer, sizeof(answer), &reply, fds, EG_RING_SEGMENTS_MAX, &nfds);
+    int rc = eg_session_request(t->e, &req, answer, sizeof(answer), &reply, fds,
+                                EG_RING_SEGMENTS_MAX, &nfds);
     if (rc != EAGRE_OK)
-        return is_outdated(t) ? outdated(t) : rc; /* the request itself may have found another instance */
+        return is_outdated(t) ? outdated(t)
+                              : rc; /* the request itself may have found another instance */
     size_t n = eg_dec_u16(&reply);
     for (size_t i = 0; i < n && i < EG_RING_SEGMENTS_MAX; i++)
         numbers[i] = eg_dec_u16(&reply);
-    if (!eg_dec_end(&reply) || n != nfds || n > t->slots || (wanted != NULL && (n != 1 || numbers[0] != *wanted)))
-        rc = eg_error_set(EAGRE_E_PROTOCOL, "topic '%s': eagred's answer to BUFFERS is malformed", t->name);
+    if (!eg_dec_end(&reply) || n != nfds || n > t->slots ||
+        (wanted != NULL && (n != 1 || numbers[0] != *wanted)))
+        rc = eg_error_set(EAGRE_E_PROTOCOL, "topic '%s': eagred's answer to BUFFERS is malformed",
+                          t->name);
     else if (is_outdated(t))
         rc = outdated(t);
     for (size_t i = 0; i < nfds; i++) {
@@ -173,9 +181,10 @@ static void clear_map(const struct eg_topic *t, struct eg_partition_map *m) {
 
 static int check_ring(const struct eg_topic *t, const struct eg_partition_map *m) {
     int rc = eg_magic_check(&m->ring->magic, EG_MAGIC_RING, "ring");
-    if (rc == EAGRE_OK && (m->ring->partition_uid != m->uid || m->ring->partition_index != m->index))
-        rc = eg_error_set(EAGRE_E_CORRUPT, "ring: is of partition id %u, expected %u", m->ring->partition_uid,
-                          m->uid);
+    if (rc == EAGRE_OK &&
+        (m->ring->partition_uid != m->uid || m->ring->partition_index != m->index))
+        rc = eg_error_set(EAGRE_E_CORRUPT, "ring: is of partition id %u, expected %u",
+                          m->ring->partition_uid, m->uid);
     return rc == EAGRE_OK ? rc : eg_error_add(rc, "topic '%s' partition %u: ", t->name, m->number);
 }
 
@@ -203,8 +212,8 @@ static int fill_map(struct eg_topic *t, uint32_t partition, struct eg_partition_
     m->uid = m->status->uid;
     m->index = m->status->index;
     if (m->index >= EG_PARTITIONS_MAX)
-        return eg_error_set(EAGRE_E_CORRUPT, "topic '%s' partition %u: index %u is not possible", t->name,
-                            partition, m->index);
+        return eg_error_set(EAGRE_E_CORRUPT, "topic '%s' partition %u: index %u is not possible",
+                            t->name, partition, m->index);
     int rc = eg_map(t->ring_fd, partition * t->ring_stride, t->ring_stride, producer, &ring);
     if (rc != EAGRE_OK)
         return eg_error_add(rc, "topic '%s' partition %u: ring: ", t->name, partition);
@@ -219,8 +228,8 @@ uint32_t eg_topic_partitions(struct eg_topic *t) {
     if (n <= t->partitions_mapped)
         return t->partitions_mapped;
     /* Sealed objects cannot grow: what does not fit in ours is not there for us. */
-    if (n > EG_TOPIC_PARTITIONS_MAX || eg_status_bytes(n) > t->status_bytes || eg_waiters_bytes(n) > t->waiters_bytes ||
-        n > t->ring_bytes / t->ring_stride)
+    if (n > EG_TOPIC_PARTITIONS_MAX || eg_status_bytes(n) > t->status_bytes ||
+        eg_waiters_bytes(n) > t->waiters_bytes || n > t->ring_bytes / t->ring_stride)
         return t->partitions_mapped;
     struct eg_partition_map **maps = reallocarray(t->maps, n, sizeof(struct eg_partition_map *));
     if (maps == NULL)
@@ -239,8 +248,9 @@ int eg_topic_partition(struct eg_topic *t, uint32_t partition, struct eg_partiti
     }
     uint32_t n = eg_topic_partitions(t);
     if (partition >= n)
-        return eg_error_set(EAGRE_E_UNKNOWN_PARTITION, "topic '%s' has no partition %u: it has %u, from 0", t->name,
-                            partition, n);
+        return eg_error_set(EAGRE_E_UNKNOWN_PARTITION,
+                            "topic '%s' has no partition %u: it has %u, from 0", t->name, partition,
+                            n);
     if (is_outdated(t))
         return outdated(t);
     struct eg_partition_map *m = calloc(1, sizeof(*m));
@@ -283,8 +293,8 @@ static int map_objects(struct eg_topic *t, const int *fds) {
     if (rc != EAGRE_OK)
         return rc;
     if (t->status->topic_uid != t->uid)
-        return eg_error_set(EAGRE_E_PROTOCOL, "topic status is of topic id %u, expected %u", t->status->topic_uid,
-                            t->uid);
+        return eg_error_set(EAGRE_E_PROTOCOL, "topic status is of topic id %u, expected %u",
+                            t->status->topic_uid, t->uid);
     t->capacity = t->status->segment_bytes;
     t->slots = t->status->ring_segments;
     t->align = t->status->align;
@@ -319,7 +329,9 @@ static int open_once(struct eg_topic *t) {
     uint32_t partitions = eg_dec_u32(&reply);
     if (!eg_dec_end(&reply) || nfds != expected)
         rc = eg_error_set(EAGRE_E_PROTOCOL, "eagred's answer to OPEN is malformed");
-    else if (is_outdated(t)) /* it was replaced before or after this OPEN: it has it, or it does not matter */
+    else if (
+        is_outdated(
+            t)) /* it was replaced before or after this OPEN: it has it, or it does not matter */
         rc = outdated(t);
     else if (expected == OPEN_FDS)
         rc = eg_attach_producer(t->e, t->generation, fds[3], fds[4]);
@@ -330,7 +342,8 @@ static int open_once(struct eg_topic *t) {
         fds[1] = -1;
         uint32_t seen = eg_topic_partitions(t);
         if (partitions == 0 || seen < partitions)
-            rc = eg_error_set(EAGRE_E_PROTOCOL, "eagred says %u partitions, its objects hold %u", partitions, seen);
+            rc = eg_error_set(EAGRE_E_PROTOCOL, "eagred says %u partitions, its objects hold %u",
+                              partitions, seen);
     }
     for (size_t i = 0; i < nfds; i++)
         if (fds[i] >= 0)
@@ -377,8 +390,8 @@ static int open_objects(struct eg_topic *t) {
 int eg_topic_open(struct eagre *e, int role, const char *name, struct eg_topic **out) {
     size_t n = strlen(name);
     if (n == 0 || n > EG_TOPIC_NAME_MAX)
-        return eg_error_set(EAGRE_E_INVALID, "a topic's name has 1 to %u bytes, this one has %zu", EG_TOPIC_NAME_MAX,
-                            n);
+        return eg_error_set(EAGRE_E_INVALID, "a topic's name has 1 to %u bytes, this one has %zu",
+                            EG_TOPIC_NAME_MAX, n);
     int rc = eg_client_attach(e);
     if (rc != EAGRE_OK)
         return rc;
@@ -415,7 +428,8 @@ int eg_topic_reopen(struct eg_topic *t) {
             eg_session_release(now.e, (uint8_t)now.role, now.uid, now.generation);
             unmap_objects(&now);
         }
-        return eg_error_set(EAGRE_E_TOPIC_DELETED, "topic '%s' was deleted while eagred was replaced", t->name);
+        return eg_error_set(EAGRE_E_TOPIC_DELETED,
+                            "topic '%s' was deleted while eagred was replaced", t->name);
     }
     if (rc != EAGRE_OK)
         return rc;

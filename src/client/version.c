@@ -1,5 +1,3 @@
 #include "eagre/eagre.h"
 
-const char *eagre_version(void) {
-    return EAGRE_VERSION_STRING;
-}
+const char *eagre_version(void) { return EAGRE_VERSION_STRING; }

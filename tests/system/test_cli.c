@@ -17,19 +17,19 @@
 #include "harness.h"
 
 /* Run with expectations: exit status, stdout, a part of stderr. NULL: whatever. */
-static void expect(const struct eg_test_bus *b, int status, const char *out, const char *err, const char *input,
-                   const char *const *argv) {
+static void expect(const struct eg_test_bus *b, int status, const char *out, const char *err,
+                   const char *input, const char *const *argv) {
     struct eg_run r;
     eg_run(&r, b, input, argv);
     if (r.status != status || (out != NULL && strcmp(r.out, out) != 0) ||
         (err != NULL && (err[0] == '\0' ? r.err[0] != '\0' : strstr(r.err, err) == NULL)))
-        fail_msg("%s %s %s: exit status %d, stdout:\n%s\nstderr:\n%s\nexpected %d:\n%s\n%s", argv[0], argv[1],
-                 argv[1] != NULL && argv[2] != NULL ? argv[2] : "", r.status, r.out, r.err, status,
-                 out != NULL ? out : "(any)", err != NULL ? err : "(any)");
+        fail_msg("%s %s %s: exit status %d, stdout:\n%s\nstderr:\n%s\nexpected %d:\n%s\n%s",
+                 argv[0], argv[1], argv[1] != NULL && argv[2] != NULL ? argv[2] : "", r.status,
+                 r.out, r.err, status, out != NULL ? out : "(any)", err != NULL ? err : "(any)");
     eg_run_free(&r);
 }
 
-#define EXPECT(status, out, err, input, ...)                                                                           \
+#define EXPECT(status, out, err, input, ...)                                                       \
     expect(b, (status), (out), (err), (input), (const char *const[]){"eagre", __VA_ARGS__, NULL})
 /* It works, prints just that, and has nothing to complain about. */
 #define PRINTS(out, ...) EXPECT(0, (out), "", NULL, __VA_ARGS__)
@@ -90,7 +90,8 @@ static void no_daemon_is_3_and_says_how_to_start_one(void **state) {
     FAILS(3, b->socket, "consume", "t");
     FAILS(3, b->socket, "produce", "t");
     FAILS(3, b->socket, "down");
-    FAILS(3, "/nowhere/s", "status", "--socket", "/nowhere/s"); /* the option wins over the variable */
+    FAILS(3, "/nowhere/s", "status", "--socket",
+          "/nowhere/s"); /* the option wins over the variable */
     FAILS(3, "/nowhere/s", "--socket=/nowhere/s", "status");
 }
 
@@ -111,7 +112,8 @@ static void up_starts_a_daemon_and_down_ends_it(void **state) {
     assert_int_equal(kill((pid_t)pid, 0), 0);
     free(up);
 
-    snprintf(expected, sizeof(expected), "eagred answers already: socket %s, pid %ld\n", b->socket, pid);
+    snprintf(expected, sizeof(expected), "eagred answers already: socket %s, pid %ld\n", b->socket,
+             pid);
     PRINTS(expected, "up", "--dir", b->data);
     char *status = OUTPUT("status");
     assert_int_equal(number_behind(status, "\npid"), pid);
@@ -167,7 +169,8 @@ static void topics_come_change_and_go(void **state) {
     PRINTS("NAME    PARTITIONS  STORAGE\n"
            "a                1  memory\n"
            "b                1  memory\n"
-           "orders           2  memory\n", "topic", "list");
+           "orders           2  memory\n",
+           "topic", "list");
     char *json = OUTPUT("topic", "list", "--format", "json");
     assert_non_null(strstr(json, "{\"name\": \"orders\", \"uid\": "));
     assert_non_null(strstr(json, "\"partitions\": 2, \"storage\": \"memory\"}"));
@@ -181,7 +184,9 @@ static void topics_come_change_and_go(void **state) {
     PRINTS("", "topic", "alter", "orders", "-p", "3", "-c", "retention.ms=1000");
     json = OUTPUT("topic", "describe", "orders", "--format", "json");
     assert_non_null(strstr(json, "\"retention.ms\": {\"value\": 1000, \"default\": false}"));
-    assert_non_null(strstr(json, "{\"partition\": 2, \"state\": \"active\", \"log_start_offset\": 0, \"end_offset\": 0"));
+    assert_non_null(strstr(
+        json,
+        "{\"partition\": 2, \"state\": \"active\", \"log_start_offset\": 0, \"end_offset\": 0"));
     free(json);
 
     FAILS(4, "nowhere", "topic", "describe", "nowhere");
@@ -219,12 +224,13 @@ static void keys_nulls_and_headers(void **state) {
     const struct eg_test_bus *b = *state;
     PRINTS("", "topic", "create", "t", SMALL);
     FEED("k1:v1\nk2:\n:v3\nplain\n", "produce", "t", "-K", ":", "-H", "a=1", "-H", "b");
-    PRINTS("0 k1/2 v1/2 a=1,b=NULL\n1 k2/2 /0 a=1,b=NULL\n2 /0 v3/2 a=1,b=NULL\n3 /-1 plain/5 a=1,b=NULL\n", "consume",
-           "t", "-e", "-f", "%o %k/%K %s/%S %h\\n");
+    PRINTS("0 k1/2 v1/2 a=1,b=NULL\n1 k2/2 /0 a=1,b=NULL\n2 /0 v3/2 a=1,b=NULL\n3 /-1 plain/5 "
+           "a=1,b=NULL\n",
+           "consume", "t", "-e", "-f", "%o %k/%K %s/%S %h\\n");
     PRINTS("k1=v1\nk2=\n=v3\nNULL=plain\n", "consume", "t", "-e", "-K", "=", "-Z");
     FEED("k:\n:v\n\n", "produce", "t", "-K", ":", "-Z");
-    PRINTS("k NULL 1 -1\nNULL v -1 1\nNULL NULL -1 -1\n", "consume", "t", "-e", "-o", "4", "-Z", "-f",
-           "%k %s %K %S\\n");
+    PRINTS("k NULL 1 -1\nNULL v -1 1\nNULL NULL -1 -1\n", "consume", "t", "-e", "-o", "4", "-Z",
+           "-f", "%k %s %K %S\\n");
     FEED("x:y\nz\n", "produce", "t", "-k", "fixed", "-K", ":");
     PRINTS("x y\nfixed z\n", "consume", "t", "-e", "-o", "-2", "-f", "%k %s\\n");
     FEED("a\n;b\n;\nc;", "produce", "t", "-D", "\\n;");
@@ -237,13 +243,18 @@ static void keys_nulls_and_headers(void **state) {
 static void json_is_json(void **state) {
     const struct eg_test_bus *b = *state;
     PRINTS("", "topic", "create", "t", SMALL);
-    FEED("k\"\\\t\x01:\xc3\xa4 \xf0\x9f\x8c\x8a\n\xff:\xed\xa0\x80\n", "produce", "t", "-K", ":", "-H", "n=\xfe", "-H", "z");
+    FEED("k\"\\\t\x01:\xc3\xa4 \xf0\x9f\x8c\x8a\n\xff:\xed\xa0\x80\n", "produce", "t", "-K", ":",
+         "-H", "n=\xfe", "-H", "z");
     char *text = OUTPUT("consume", "t", "-e", "-J");
     char *second = strchr(text, '\n') + 1;
     second[-1] = '\0';
-    assert_ptr_equal(strstr(text, "{\"topic\":\"t\",\"partition\":0,\"offset\":0,\"tstype\":\"create\",\"ts\":"), text);
-    assert_non_null(strstr(text, ",\"headers\":[\"n\",{\"base64\":\"/g==\"},\"z\",null],\"key\":\"k\\\"\\\\\\t\\u0001\","
-                                 "\"payload\":\"\xc3\xa4 \xf0\x9f\x8c\x8a\"}"));
+    assert_ptr_equal(
+        strstr(text, "{\"topic\":\"t\",\"partition\":0,\"offset\":0,\"tstype\":\"create\",\"ts\":"),
+        text);
+    assert_non_null(strstr(
+        text,
+        ",\"headers\":[\"n\",{\"base64\":\"/g==\"},\"z\",null],\"key\":\"k\\\"\\\\\\t\\u0001\","
+        "\"payload\":\"\xc3\xa4 \xf0\x9f\x8c\x8a\"}"));
     assert_non_null(strstr(second, "\"key_base64\":\"/w==\",\"payload_base64\":\"7aCA\"}\n"));
     free(text);
     FEED("x\n", "produce", "t");
@@ -296,7 +307,8 @@ static void a_large_file_comes_back_whole(void **state) {
     char *text = malloc(n * 40);
     size_t used = 0;
     for (size_t i = 0; i < n; i++)
-        used += (size_t)sprintf(text + used, "%zu%.*s\n", i, (int)(i % 30), "..............................");
+        used += (size_t)sprintf(text + used, "%zu%.*s\n", i, (int)(i % 30),
+                                "..............................");
     PRINTS("", "topic", "create", "t", "-c", "segment.bytes=4M");
     FEED(text, "produce", "t");
     PRINTS(text, "consume", "t", "-e");
@@ -381,7 +393,8 @@ static void a_reader_that_leaves_is_no_error(void **state) {
     FEED("x\n", "produce", "t");
     assert_true(pipe2(out, O_CLOEXEC) == 0 && pipe2(err, O_CLOEXEC) == 0);
     close(out[0]);
-    pid_t consumer = EG_SPAWN(b, -1, out[1], err[1], "eagre", "consume", "--socket", b->socket, "t");
+    pid_t consumer =
+        EG_SPAWN(b, -1, out[1], err[1], "eagre", "consume", "--socket", b->socket, "t");
     close(out[1]);
     close(err[1]);
     assert_int_equal(eg_wait_exit(consumer), 141);
@@ -394,7 +407,9 @@ static void output_that_cannot_be_written_is_1(void **state) {
     int full = open("/dev/full", O_WRONLY | O_CLOEXEC);
     PRINTS("", "topic", "create", "t", SMALL);
     FEED("x\n", "produce", "t");
-    assert_int_equal(eg_wait_exit(EG_SPAWN(b, -1, full, -1, "eagre", "consume", "--socket", b->socket, "t", "-e")), 1);
+    assert_int_equal(eg_wait_exit(EG_SPAWN(b, -1, full, -1, "eagre", "consume", "--socket",
+                                           b->socket, "t", "-e")),
+                     1);
     assert_int_equal(eg_wait_exit(EG_SPAWN(b, -1, full, -1, "eagre", "topic", "list")), 1);
     close(full);
 }

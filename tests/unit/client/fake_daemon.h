@@ -33,7 +33,7 @@
 #define FAKE_CONNS 8
 #define FAKE_TYPES 32
 #define FAKE_SLOTS 3u
-#define FAKE_SEGMENT (64u << 10)
+#define FAKE_SEGMENT (UINT64_C(64) << 10)
 #define FAKE_TOPIC_UID 77u
 
 /* What to do with the next request of a type, once. */
@@ -47,7 +47,7 @@ enum fake_act {
     FAKE_GARBLE_TYPE,
     FAKE_GARBLE_STATUS, /* a positive one */
     FAKE_NO_FDS,
-    FAKE_SWAP_FDS,     /* in reverse order */
+    FAKE_SWAP_FDS, /* in reverse order */
 };
 
 struct fake {
@@ -142,7 +142,8 @@ static inline void fake_drop_memory(struct fake *f) {
     eg_unmap(f->bells_map, sizeof(struct eg_bells));
     eg_unmap(f->page_map, sizeof(struct eg_client_page));
     eg_unmap(f->status_map, eg_status_bytes(EG_TOPIC_PARTITIONS_MAX));
-    close(f->bus), close(f->bells), close(f->page), close(f->status), close(f->ring), close(f->waiters);
+    close(f->bus), close(f->bells), close(f->page), close(f->status), close(f->ring),
+        close(f->waiters);
     close(f->event);
     for (size_t i = 0; i < FAKE_SLOTS; i++)
         close(f->buffers[i]);
@@ -206,8 +207,8 @@ static void fake_list(struct eg_dec *in, struct fake_reply *r) {
     bool first = after[0] == '\0';
     eg_enc_u8(&r->out, first);
     eg_enc_u16(&r->out, first ? 2 : 1);
-    for (char c = first ? 'a' : 'c'; c <= (first ? 'b' : 'c'); c++) {
-        char name[2] = {c, '\0'};
+    for (int c = first ? 'a' : 'c'; c <= (first ? 'b' : 'c'); c++) {
+        char name[2] = {(char)c, '\0'};
         eg_enc_str(&r->out, name);
         eg_enc_u32(&r->out, (uint32_t)c);
         eg_enc_u32(&r->out, 2);
@@ -224,10 +225,11 @@ static void fake_partitions(struct eg_dec *in, struct fake_reply *r) {
     eg_enc_u32(&r->out, from);
     eg_enc_u32(&r->out, EG_PARTITION_ACTIVE);
     for (int64_t i = 0; i < 6; i++)
-        eg_enc_i64(&r->out, 100 * from + i);
+        eg_enc_i64(&r->out, 100ll * from + i);
 }
 
-static int fake_handle(struct fake *f, const struct eg_msg_header *h, struct eg_dec *in, struct fake_reply *r) {
+static int fake_handle(struct fake *f, const struct eg_msg_header *h, struct eg_dec *in,
+                       struct fake_reply *r) {
     switch (h->type) {
     case EG_MSG_HELLO:
         eg_enc_u64(&r->out, f->bus_map->instance_id);
@@ -297,7 +299,8 @@ static bool fake_serve(struct fake *f, int conn) {
     int act = f->act[h.type];
     f->act[h.type] = FAKE_ANSWER;
     eg_enc_begin(&r.out, out, sizeof(out), h.type | EG_MSG_REPLY, h.id, 0);
-    int rc = act == FAKE_REFUSE ? eg_error_set(EAGRE_E_LIMIT, "no more") : fake_handle(f, &h, &d, &r);
+    int rc =
+        act == FAKE_REFUSE ? eg_error_set(EAGRE_E_LIMIT, "no more") : fake_handle(f, &h, &d, &r);
     f->seen[h.type]++;
     if (rc != EAGRE_OK) {
         eg_enc_begin(&r.out, out, sizeof(out), h.type | EG_MSG_REPLY, h.id, rc);
@@ -332,7 +335,8 @@ static bool fake_serve(struct fake *f, int conn) {
 static void *fake_run(void *arg) {
     struct fake *f = arg;
     for (;;) {
-        struct pollfd p[FAKE_CONNS + 2] = {{.fd = f->stop, .events = POLLIN}, {.fd = f->listener, .events = POLLIN}};
+        struct pollfd p[FAKE_CONNS + 2] = {{.fd = f->stop, .events = POLLIN},
+                                           {.fd = f->listener, .events = POLLIN}};
         for (size_t i = 0; i < FAKE_CONNS; i++)
             p[i + 2] = (struct pollfd){.fd = f->conns[i], .events = POLLIN};
         poll(p, FAKE_CONNS + 2, -1);

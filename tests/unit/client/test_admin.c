@@ -88,8 +88,8 @@ static void test_refusals_carry_the_daemons_words(void **state) {
 
 static void test_malformed_answers(void **state) {
     (void)state;
-    static const uint16_t types[] = {EG_MSG_TOPIC_LIST, EG_MSG_TOPIC_DESCRIBE, EG_MSG_PARTITIONS, EG_MSG_STATUS,
-                                     EG_MSG_TOPIC_CREATE};
+    static const uint16_t types[] = {EG_MSG_TOPIC_LIST, EG_MSG_TOPIC_DESCRIBE, EG_MSG_PARTITIONS,
+                                     EG_MSG_STATUS, EG_MSG_TOPIC_CREATE};
     static const enum fake_act acts[] = {FAKE_GARBLE_SHORT, FAKE_GARBLE_LONG, FAKE_GARBLE_STATUS};
     for (size_t i = 0; i < 5; i++) {
         for (size_t k = 0; k < 3; k++) {

@@ -56,7 +56,8 @@ static void test_default_socket(void **state) {
     unsetenv("EAGRE_SOCKET");
     setenv("XDG_RUNTIME_DIR", "/run/user/7", 1);
     assert_int_equal(eagre_default_socket(buf, sizeof(buf)), EAGRE_OK);
-    assert_string_equal(buf, geteuid() == 0 ? "/run/eagre/eagre.sock" : "/run/user/7/eagre/eagre.sock");
+    assert_string_equal(buf,
+                        geteuid() == 0 ? "/run/eagre/eagre.sock" : "/run/user/7/eagre/eagre.sock");
 }
 
 static void test_open_and_close(void **state) {
@@ -94,10 +95,13 @@ static void test_nobody_there(void **state) {
 
 static void test_greeting_refused_or_malformed(void **state) {
     (void)state;
-    static const struct { enum fake_act act; int rc; } cases[] = {
-        {FAKE_REFUSE, EAGRE_E_LIMIT},         {FAKE_CLOSE, EAGRE_E_NO_DAEMON},
-        {FAKE_GARBLE_SHORT, EAGRE_E_PROTOCOL}, {FAKE_GARBLE_LONG, EAGRE_E_PROTOCOL},
-        {FAKE_GARBLE_ID, EAGRE_E_PROTOCOL},    {FAKE_GARBLE_TYPE, EAGRE_E_PROTOCOL},
+    static const struct {
+        enum fake_act act;
+        int rc;
+    } cases[] = {
+        {FAKE_REFUSE, EAGRE_E_LIMIT},           {FAKE_CLOSE, EAGRE_E_NO_DAEMON},
+        {FAKE_GARBLE_SHORT, EAGRE_E_PROTOCOL},  {FAKE_GARBLE_LONG, EAGRE_E_PROTOCOL},
+        {FAKE_GARBLE_ID, EAGRE_E_PROTOCOL},     {FAKE_GARBLE_TYPE, EAGRE_E_PROTOCOL},
         {FAKE_GARBLE_STATUS, EAGRE_E_PROTOCOL}, {FAKE_NO_FDS, EAGRE_E_PROTOCOL},
     };
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
@@ -132,7 +136,8 @@ static void test_attach(void **state) {
     assert_int_equal(fake.seen[EG_MSG_ATTACH], 1);
     assert_int_equal(e->owner, 5);
     assert_true(page_is_locked());
-    assert_int_equal(eg_load_acquire(&fake.page_map->flags) == EG_CLIENT_MEMBARRIER, !e->full_fence);
+    assert_int_equal(eg_load_acquire(&fake.page_map->flags) == EG_CLIENT_MEMBARRIER,
+                     !e->full_fence);
     uint32_t bell = 0;
     assert_int_equal(eg_bell_get(e, &bell), EAGRE_OK);
     assert_int_equal(bell, 9);
@@ -145,8 +150,8 @@ static void test_attach(void **state) {
 
 static void test_attach_malformed(void **state) {
     (void)state;
-    static const enum fake_act acts[] = {FAKE_GARBLE_SHORT, FAKE_GARBLE_LONG, FAKE_NO_FDS, FAKE_GARBLE_ID,
-                                         FAKE_SWAP_FDS, FAKE_REFUSE};
+    static const enum fake_act acts[] = {FAKE_GARBLE_SHORT, FAKE_GARBLE_LONG, FAKE_NO_FDS,
+                                         FAKE_GARBLE_ID,    FAKE_SWAP_FDS,    FAKE_REFUSE};
     for (size_t i = 0; i < sizeof(acts) / sizeof(acts[0]); i++) {
         eagre_t *e = open_ok();
         fake.act[EG_MSG_ATTACH] = acts[i];

@@ -45,7 +45,8 @@ static bool is_writable(const void *p) {
     while (fgets(line, sizeof(line), f) != NULL) {
         unsigned long from, to;
         char mode[5];
-        if (sscanf(line, "%lx-%lx %4s", &from, &to, mode) == 3 && (unsigned long)p >= from && (unsigned long)p < to)
+        if (sscanf(line, "%lx-%lx %4s", &from, &to, mode) == 3 && (unsigned long)p >= from &&
+            (unsigned long)p < to)
             found = mode[1] == 'w';
     }
     fclose(f);
@@ -65,7 +66,8 @@ static void test_producer(void **state) {
     assert_int_equal(m->number, 1);
     assert_int_equal(m->capacity, FAKE_SEGMENT);
     assert_int_equal(m->slots, FAKE_SLOTS);
-    assert_true(m->writable && is_writable(m->ring) && is_writable(m->waiters) && is_writable(m->bells));
+    assert_true(m->writable && is_writable(m->ring) && is_writable(m->waiters) &&
+                is_writable(m->bells));
     assert_false(is_writable(m->status) || is_writable(m->topic));
     for (uint32_t i = 0; i < FAKE_SLOTS; i++)
         assert_true(m->bufs[i].base != NULL && is_writable(m->bufs[i].base) && m->bufs[i].fd >= 0);
@@ -78,7 +80,8 @@ static void test_consumer_can_write_nothing_but_waiters(void **state) {
     (void)state;
     struct eg_topic *t = open_ok(EG_ROLE_CONSUMER);
     struct eg_partition_map *m = map_ok(t, 0);
-    assert_false(m->writable || is_writable(m->ring) || is_writable(m->bells) || is_writable(m->status));
+    assert_false(m->writable || is_writable(m->ring) || is_writable(m->bells) ||
+                 is_writable(m->status));
     assert_true(is_writable(m->waiters));
     for (uint32_t i = 0; i < FAKE_SLOTS; i++)
         assert_true(m->bufs[i].base != NULL && !is_writable(m->bufs[i].base) && m->bufs[i].fd < 0);
@@ -105,7 +108,8 @@ static void test_operations(void **state) {
 
     assert_int_equal(m->ops->allocate(m, 0, 0, 5000), EAGRE_OK);
     assert_int_equal(m->bufs[0].ready_to, 8192);
-    assert_int_equal(m->ops->allocate(m, 0, 8192, FAKE_SEGMENT + 9999), EAGRE_OK); /* what is beyond is not */
+    assert_int_equal(m->ops->allocate(m, 0, 8192, FAKE_SEGMENT + 9999),
+                     EAGRE_OK); /* what is beyond is not */
     assert_int_equal(m->bufs[0].ready_to, FAKE_SEGMENT);
     assert_int_equal(m->ops->allocate(m, 100, 0, 4096), EAGRE_E_STATE);
     assert_int_equal(m->ops->allocate(m, 4000, 0, 4096), EAGRE_E_STATE);
@@ -156,7 +160,8 @@ static void test_growth(void **state) {
     assert_int_equal(eg_topic_partitions(t), 5);
     assert_int_equal(map_ok(t, 4)->uid, 504);
     assert_ptr_equal(map_ok(t, 0), m);
-    eg_store_release(&fake.status_map->partitions, EG_TOPIC_PARTITIONS_MAX + 1); /* impossible: not believed */
+    eg_store_release(&fake.status_map->partitions,
+                     EG_TOPIC_PARTITIONS_MAX + 1); /* impossible: not believed */
     assert_int_equal(eg_topic_partitions(t), 5);
     eg_store_release(&fake.status_map->partitions, 1);
     assert_int_equal(eg_topic_partitions(t), 5);
@@ -209,7 +214,8 @@ static void test_lying_objects(void **state) {
 
 static void test_malformed_answers(void **state) {
     (void)state;
-    static const enum fake_act acts[] = {FAKE_GARBLE_SHORT, FAKE_GARBLE_LONG, FAKE_GARBLE_TYPE, FAKE_NO_FDS};
+    static const enum fake_act acts[] = {FAKE_GARBLE_SHORT, FAKE_GARBLE_LONG, FAKE_GARBLE_TYPE,
+                                         FAKE_NO_FDS};
     for (size_t i = 0; i < 4; i++) {
         fake.act[EG_MSG_OPEN] = acts[i];
         expect_open(EAGRE_E_PROTOCOL);

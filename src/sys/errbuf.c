@@ -8,6 +8,9 @@
 #include <stdio.h>
 #include <string.h>
 
+#undef eg_error_set /* what errbuf.h tells the analyzer */
+#undef eg_error_add
+
 static _Thread_local char text[EG_ERROR_TEXT_MAX];
 
 /* Keep it one line, whatever names it quotes (they may come from a socket or a file). */

@@ -16,4 +16,19 @@ int eg_error_set(int status, const char *fmt, ...) __attribute__((format(printf,
 int eg_error_add(int status, const char *fmt, ...) __attribute__((format(printf, 2, 3), cold));
 const char *eg_error_text(void);
 
+#ifdef __clang_analyzer__ /* which cannot see into another file that the status comes back */
+#define eg_error_set(status, ...)                                                                  \
+    __extension__({                                                                                \
+        int same_status = (status);                                                                \
+        (void)(eg_error_set)(same_status, __VA_ARGS__);                                            \
+        same_status;                                                                               \
+    })
+#define eg_error_add(status, ...)                                                                  \
+    __extension__({                                                                                \
+        int same_status_added = (status);                                                          \
+        (void)(eg_error_add)(same_status_added, __VA_ARGS__);                                      \
+        same_status_added;                                                                         \
+    })
+#endif
+
 #endif

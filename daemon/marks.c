@@ -1,4 +1,6 @@
 /* marks.c - where a partition's log ends, and the mark in the store that lies behind it. */
+#include <stdlib.h>
+
 #include "partition.h"
 #include "sys/atomic.h"
 #include "sys/errbuf.h"
@@ -14,17 +16,48 @@ int64_t eg_partition_records_max(const struct eg_partition *p) {
                      eg_align_up(EG_FRAME_HEADER, align));
 }
 
+static struct eg_meta_mark ahead(const struct eg_partition *p, int64_t bound, uint64_t seq) {
+    return (struct eg_meta_mark){
+        .partition_uid = p->uid, .end = bound + STRIDE_OFFSETS, .seq = seq + STRIDE_SEQS};
+}
+
+static bool is_marked(const struct eg_partition *p) { return p->mark.seq != 0 && !p->mark.clean; }
+
+/* The topic comes into use: all of its partitions in one transaction, for a transaction is a disk flush. */
+static int mark_topic(struct eg_daemon *d, struct eg_topic *t) {
+    struct eg_meta_mark *marks = malloc(t->partitions * sizeof(*marks));
+    size_t count = 0;
+    if (marks == NULL)
+        return eg_error_set(EAGRE_E_NO_MEMORY, "no memory for %u marks", t->partitions);
+    for (uint32_t k = 0; k < t->partitions; k++) {
+        struct eg_partition *p = t->part[k];
+        uint32_t slots = eg_partition_slots(p);
+        if (!is_marked(p))
+            marks[count++] = ahead(p,
+                                   (int64_t)eg_load_relaxed(&p->status->log_start) +
+                                       slots * eg_partition_records_max(p),
+                                   eg_load_relaxed(&p->status->start_seq) + slots);
+    }
+    int rc = eg_meta_marks_put(d->meta, marks, count);
+    for (uint32_t k = 0, i = 0; rc == EAGRE_OK && k < t->partitions; k++)
+        if (!is_marked(t->part[k]))
+            t->part[k]->mark = marks[i++];
+    free(marks);
+    return rc;
+}
+
 int eg_partition_mark_ahead(struct eg_daemon *d, struct eg_partition *p, uint64_t seq) {
+    int rc = is_marked(p) ? EAGRE_OK : mark_topic(d, p->topic);
     int64_t bound = p->base[p->active % eg_partition_slots(p)] +
                     (int64_t)(seq - p->active + 1) * eg_partition_records_max(p);
-    if (bound <= p->mark.end && seq < p->mark.seq && !p->mark.clean)
-        return EAGRE_OK;
-    struct eg_meta_mark mark = {
-        .partition_uid = p->uid, .end = bound + STRIDE_OFFSETS, .seq = seq + STRIDE_SEQS};
-    int rc = eg_meta_marks_put(d->meta, &mark, 1);
+    if (rc == EAGRE_OK && (bound > p->mark.end || seq >= p->mark.seq)) {
+        struct eg_meta_mark mark = ahead(p, bound, seq);
+        rc = eg_meta_marks_put(d->meta, &mark, 1);
+        if (rc == EAGRE_OK)
+            p->mark = mark;
+    }
     if (rc != EAGRE_OK)
         return eg_error_add(rc, "topic '%s' partition %u: ", eg_topic_name(p->topic), p->number);
-    p->mark = mark;
     return EAGRE_OK;
 }
 
@@ -89,6 +122,14 @@ static void close_others(struct eg_partition *p, uint64_t active) {
 bool eg_partition_seal(struct eg_daemon *d, struct eg_partition *p, struct eg_meta_mark *mark) {
     uint32_t slots = eg_partition_slots(p);
     uint64_t active = eg_load_acquire(&p->ring->active);
+    if (p->buffers == NULL &&
+        is_marked(p)) { /* never used: it will begin where it would have begun */
+        *mark = (struct eg_meta_mark){.partition_uid = p->uid,
+                                      .clean = 1,
+                                      .end = (int64_t)eg_load_relaxed(&p->status->log_start),
+                                      .seq = eg_load_relaxed(&p->status->start_seq)};
+        return true;
+    }
     if (p->buffers == NULL || eg_partition_failed(p) || active - p->active >= slots)
         return false;
     close_others(p, active);

@@ -93,6 +93,7 @@ int eg_partition_make(struct eg_daemon *d, struct eg_topic *t, uint32_t number, 
     p->status->uid = uid;
     p->status->index = p->index;
     eg_store_relaxed(&p->status->log_start, (uint64_t)p->mark.end);
+    eg_store_relaxed(&p->status->start_seq, p->mark.seq);
     eg_store_release(&p->status->state, EG_PARTITION_ACTIVE);
     eg_magic_init(&p->ring->magic);
     p->ring->partition_uid = uid;
@@ -148,9 +149,9 @@ int eg_partition_open(struct eg_daemon *d, struct eg_partition *p) {
     for (uint32_t n = 0; n < EG_BUFFERS_MAX; n++)
         p->buffers[n] = (struct eg_buffer){.fd = -1};
 
-    int64_t start = p->mark.end, now = eg_now_ns();
+    int64_t start = (int64_t)eg_load_relaxed(&p->status->log_start), now = eg_now_ns();
     uint64_t words[EG_RING_SEGMENTS_MAX];
-    p->first = p->active = p->mark.seq;
+    p->first = p->active = eg_load_relaxed(&p->status->start_seq);
     p->base[p->first % slots] = start;
     int rc = eg_partition_mark_ahead(d, p, p->first + slots - 1);
     for (uint32_t i = 0; rc == EAGRE_OK && i < slots; i++) {
@@ -170,7 +171,6 @@ int eg_partition_open(struct eg_daemon *d, struct eg_partition *p) {
         return rc;
     }
     /* All that a word leads to comes before it, and the journal before the ring (partition.h). */
-    eg_store_release(&p->status->log_start, (uint64_t)start);
     eg_store_release(&p->ring->active, p->first);
     for (uint32_t i = 0; i < slots; i++)
         eg_store_release(&p->status->slot[i], words[i]);

@@ -23,6 +23,7 @@ uint32_t eg_layout_fingerprint(void) {
         sizeof(struct eg_partition_status),
         offsetof(struct eg_partition_status, log_start),
         offsetof(struct eg_partition_status, slot),
+        offsetof(struct eg_partition_status, start_seq),
         offsetof(struct eg_partition_status, buffer),
         offsetof(struct eg_partition_status, sealed_ns),
         sizeof(struct eg_slot),

@@ -167,7 +167,8 @@ struct eg_partition_status {
     _Atomic int64_t node; /* the daemon's note: NUMA node of the buffers + 1; 0: not decided yet */
     uint8_t pad0[EG_LINE * 2 - 72];
     _Atomic uint64_t slot[EG_RING_SEGMENTS_MAX]; /* the daemon's last word on each slot */
-    uint8_t pad1[256];
+    _Atomic uint64_t start_seq; /* the daemon's note: with what seq it will begin, at log_start */
+    uint8_t pad1[248];
     struct eg_buffer_journal buffer[EG_BUFFERS_MAX];
     _Atomic int64_t sealed_ns[EG_RING_SEGMENTS_MAX]; /* the daemon's note: when the slot's segment was
                                                         seen to be full; realtime. For retention.ms */

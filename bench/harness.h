@@ -40,6 +40,7 @@ struct eb_options {
     uint64_t size;       /* value bytes; 0: the scenario's own */
     uint64_t window;     /* how far the producer may be ahead, bytes; 0: the scenario's own */
     uint64_t warm_bytes; /* how much goes through the log after the first lap */
+    eagre_wait_t wait;   /* of the consumer of throughput and sizes */
     double seconds;      /* of the scenarios that run for a time */
     double rate;
     unsigned clients;

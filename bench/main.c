@@ -41,6 +41,8 @@ static void usage(FILE *f) {
            "      --size BYTES      of a value\n"
            "      --window BYTES    how far a producer may be ahead (what is kept while it goes by "
            "fast)\n"
+           "      --wait HOW        of the consumer of throughput and sizes: sleep, yield, "
+           "spin (sleep)\n"
            "      --warm-bytes N    bytes of log after the first lap of throughput and sizes (1G)\n"
            "      --seconds S       of a run of wake, openloop, steady; idle takes three times "
            "that (1)\n"
@@ -111,7 +113,8 @@ enum {
     O_RATE,
     O_CLIENTS,
     O_JSON,
-    O_ONLY
+    O_ONLY,
+    O_WAIT
 };
 
 static const struct option options[] = {{"reps", 1, NULL, 'r'},
@@ -127,6 +130,7 @@ static const struct option options[] = {{"reps", 1, NULL, 'r'},
                                         {"rate", 1, NULL, O_RATE},
                                         {"clients", 1, NULL, O_CLIENTS},
                                         {"only", 1, NULL, O_ONLY},
+                                        {"wait", 1, NULL, O_WAIT},
                                         {"json", 0, NULL, O_JSON},
                                         {"help", 0, NULL, 'h'},
                                         {0}};
@@ -166,6 +170,11 @@ static bool take_option(int c, char *arg, struct eb_options *o) {
         return parse_real(arg, 1, 1e9, &o->rate);
     case O_CLIENTS:
         return parse_count(arg, 1, EB_WORKERS_MAX, &o->clients);
+    case O_WAIT:
+        o->wait = strcmp(arg, "spin") == 0    ? EAGRE_WAIT_SPIN
+                  : strcmp(arg, "yield") == 0 ? EAGRE_WAIT_YIELD
+                                              : EAGRE_WAIT_SLEEP;
+        return o->wait != EAGRE_WAIT_SLEEP || strcmp(arg, "sleep") == 0;
     case O_ONLY:
         o->only = arg;
         return true;

@@ -1,4 +1,5 @@
 /* Round trip: a record there, a record back, both sides spinning. Closed loop: one is under way at a time. */
+#include "barelog.h"
 #include "harness.h"
 
 #include <eagre/consumer.h>
@@ -11,9 +12,16 @@
 #define VALUE_MAX 1024
 
 struct game {
+    bool bare;
     uint64_t size; /* of a value; 0: the bare ping-pong of one line */
+    struct eb_bare log[2];
     const char *socket;
     char topic[2][64]; /* there, back */
+};
+
+struct bus_arg {
+    const struct game *game;
+    double tick;
 };
 
 /* ---- bare: each side has a line of its own to write -------------------------------------------------------- */
@@ -43,6 +51,42 @@ static int bare_pong(struct eb_worker *w) {
     }
     return 0;
 }
+
+/* The same with values that are copied into two bare logs. */
+static int bare_log_play(struct eb_worker *w, int side) {
+    const struct bus_arg *a = w->arg;
+    struct eb_bare out = a->game->log[side], in = a->game->log[!side];
+    uint8_t value[VALUE_MAX] = {0};
+    eb_barrier(w->area, 2);
+    uint64_t last = eb_ticks();
+    for (uint64_t i = 1; i <= WARM_UP + TRIPS; i++) {
+        for (int half = 0; half < 2; half++) {
+            if (half == side) {
+                memcpy(value, &i, 8);
+                eb_bare_put(&out, value, (uint32_t)a->game->size);
+                continue;
+            }
+            const uint8_t *got;
+            uint32_t n;
+            while (!(got = eb_bare_get(&in, &n))) {}
+            uint64_t number, end;
+            memcpy(&number, got, 8);
+            memcpy(&end, got + n - 8, 8); /* its last line, too */
+            if (number != i || n != a->game->size)
+                return eb_fail(w, "got number %llu, not %llu", (unsigned long long)number,
+                               (unsigned long long)i);
+            EB_USE(end);
+        }
+        uint64_t now = eb_ticks();
+        if (i > WARM_UP)
+            eb_hist_add(&w->hist, (uint64_t)((double)(now - last) * a->tick));
+        last = now;
+    }
+    return 0;
+}
+
+static int bare_log_ping(struct eb_worker *w) { return bare_log_play(w, 0); }
+static int bare_log_pong(struct eb_worker *w) { return bare_log_play(w, 1); }
 
 /* ---- the bus: two topics ------------------------------------------------------------------------------------- */
 
@@ -100,11 +144,6 @@ static inline int catch (struct eb_worker *w, struct player *me, uint64_t size, 
     return 0;
 }
 
-struct bus_arg {
-    const struct game *game;
-    double tick;
-};
-
 static int bus_ping(struct eb_worker *w) {
     const struct bus_arg *a = w->arg;
     uint64_t size = a->game->size;
@@ -145,8 +184,13 @@ static int run(struct eb_bench *b, const void *arg, double *out) {
     double tick = eb_tick_ns();
     struct bus_arg a = {&g, tick};
     int r = -1;
-    if (area && g.size == 0) {
+    if (area && g.bare && g.size == 0) {
         r = eb_pair_run(area, bare_ping, bare_pong, &tick, b->opt.cpu, 30000);
+    } else if (area && g.bare) {
+        if (eb_bare_open(&g.log[0], 1 << 20) == 0 && eb_bare_open(&g.log[1], 1 << 20) == 0)
+            r = eb_pair_run(area, bare_log_ping, bare_log_pong, &a, b->opt.cpu, 30000);
+        eb_bare_close(&g.log[0]);
+        eb_bare_close(&g.log[1]);
     } else if (area && eb_topic_create(b, &ring, NULL, g.topic[0]) == 0 &&
                eb_topic_create(b, &ring, NULL, g.topic[1]) == 0) {
         g.socket = b->bus->socket;
@@ -166,17 +210,22 @@ static int run(struct eb_bench *b, const void *arg, double *out) {
 }
 
 int eb_pingpong(struct eb_bench *b) {
-#define G(n) &(const struct game){.size = (n)}
     uint64_t size = b->opt.size < 8 ? 64 : b->opt.size > VALUE_MAX ? VALUE_MAX : b->opt.size;
-    char name[40];
-    snprintf(name, sizeof name, "bus, %llu-byte values", (unsigned long long)size);
+    char bare[40], bus[40];
+    snprintf(bare, sizeof bare, "bare log, %llu-byte values", (unsigned long long)size);
+    snprintf(bus, sizeof bus, "bus, %llu-byte values", (unsigned long long)size);
+#define GOALS                                                                                      \
+    {                                                                                              \
+        {'<', false, 0, 1.6}, { '<', false, 1, 3 }                                                 \
+    }
     struct eb_comparison c = {
         "pingpong",
         "round trip through two topics, both sides spin (closed loop), check.crcs on",
         {{"p50", "ns", 0}, {"p99", "ns", 0}, {"p99.9", "ns", 0}},
-        {{"bare, one line each way", run, G(0), -1, {{0}}},
-         {"bus, 8-byte values", run, G(8), 0, {{'<', false, 0, 1.6}, {'<', false, 1, 3}}},
-         {name, run, G(size), 0, {{'<', false, 0, 1.6}, {'<', false, 1, 3}}}},
+        {{"bare, one line each way", run, &(const struct game){.bare = true}, -1, {{0}}},
+         {"bus, 8-byte values", run, &(const struct game){.size = 8}, 0, GOALS},
+         {bare, run, &(const struct game){.bare = true, .size = size}, -1, {{0}}},
+         {bus, run, &(const struct game){.size = size}, 2, GOALS}},
         0};
     return eb_compare(b, &c);
 }

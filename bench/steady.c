@@ -135,13 +135,21 @@ int eb_steady(struct eb_bench *b) {
     struct eb_ring ring = b->opt.ring.segments ? b->opt.ring : (struct eb_ring){1u << 20, 8};
     uint64_t size = b->opt.size ? b->opt.size : 64;
     char text[160];
-    snprintf(text, sizeof text,
-             "faults, sleeps and system calls in %.0f s at full speed after %d laps, %llu-byte "
-             "values, ring of %u x %llu KiB",
-             b->opt.seconds, WARM_LAPS, (unsigned long long)size, ring.segments,
-             (unsigned long long)(ring.segment_bytes >> 10));
+    snprintf(
+        text, sizeof text,
+        "faults, sleeps and system calls in %.0f s after %d laps, %llu-byte values, ring of %u x "
+        "%llu KiB",
+        b->opt.seconds, WARM_LAPS, (unsigned long long)size, ring.segments,
+        (unsigned long long)(ring.segment_bytes >> 10));
 #define S(...)                                                                                     \
-    &(const struct eb_stream) { .size = size, .ring = ring, .total = UINT64_MAX, __VA_ARGS__ }
+    &(const struct eb_stream) {                                                                    \
+        .size = size, .ring = ring, .total = UINT64_MAX, .check_crcs = true, .spins = true,        \
+        __VA_ARGS__                                                                                \
+    }
+#define NONE                                                                                       \
+    -1, {                                                                                          \
+        {'<', true, 1, 0}, { '<', true, 3, 0 }                                                     \
+    }
     struct eb_comparison c = {"steady",
                               text,
                               {{"warm", "M/s", 2},
@@ -149,16 +157,10 @@ int eb_steady(struct eb_bench *b) {
                                {"sleeps", "", 0},
                                {"calls-p", "", 0},
                                {"calls-c", "", 0}},
-                              {{"one by one",
-                                run,
-                                S(.way = EB_ONE, .check_crcs = true),
-                                -1,
-                                {{'<', true, 3, 0}, {'<', true, 1, 0}}},
-                               {"batches of 16",
-                                run,
-                                S(.way = EB_BATCH, .check_crcs = true),
-                                -1,
-                                {{'<', true, 3, 0}, {'<', true, 1, 0}}}},
+                              {{"one by one, 1 M/s", run, S(.way = EB_ONE, .rate = 1e6), NONE},
+                               {"batches of 16, 4 M/s", run, S(.way = EB_BATCH, .rate = 4e6), NONE},
+                               {"one by one, full speed", run, S(.way = EB_ONE), -1, {{0}}},
+                               {"batches of 16, full speed", run, S(.way = EB_BATCH), -1, {{0}}}},
                               1};
     return eb_compare(b, &c);
 }

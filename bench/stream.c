@@ -25,6 +25,7 @@ int eb_stream_prepare(struct eb_bench *b, struct eb_stream *s) {
     uint64_t warm = b->opt.warm_bytes > 2 * ring ? b->opt.warm_bytes : 2 * ring;
     uint64_t window = eb_stream_window(b, &s->ring);
     s->frame = eb_stream_frame(s->size);
+    s->wait = s->spins ? EAGRE_WAIT_SPIN : b->opt.wait;
     s->lap = ring / s->frame;
     s->window = window / s->frame;
     if (s->window < EB_BATCH_RECORDS && s->way == EB_BATCH)
@@ -106,8 +107,15 @@ static inline void source_renew(const struct source *src, uint64_t n) {
 /* Wait until at least `step` records may be sent; how many may have been sent then, at most total. */
 static inline uint64_t pace(struct eb_area *a, const struct eb_stream *s, uint64_t sent,
                             uint64_t step) {
+    static int64_t start;
     for (;;) {
         uint64_t until = atomic_load_explicit(&a->cell[0].v, memory_order_acquire) + s->window;
+        if (s->rate > 0) {
+            int64_t now = eb_now_ns();
+            start = start ? start : now;
+            uint64_t due = (uint64_t)((double)(now - start) * s->rate / 1e9) + step;
+            until = due < until ? due : until;
+        }
         if (until >= sent + step)
             return until < s->total ? until : s->total;
         eb_cpu_pause();
@@ -322,7 +330,7 @@ int eb_stream_consume(struct eb_worker *w) {
         eagre_consumer_t *c;
         eagre_consumer_options_t o = EAGRE_CONSUMER_OPTIONS_INIT;
         o.auto_offset_reset = EAGRE_RESET_EARLIEST;
-        o.wait = EAGRE_WAIT_SPIN;
+        o.wait = s->wait;
         o.check_crcs = s->check_crcs;
         r = eagre_open(s->socket, &e);
         if (r != EAGRE_OK)

@@ -16,13 +16,16 @@ struct eb_stream {
     enum eb_way way;
     bool single; /* writers=single */
     bool check_crcs;
+    bool spins;    /* the consumer never sleeps, whatever --wait says */
     uint64_t size; /* of a value */
+    double rate;   /* records a second; 0: as fast as it can */
     struct eb_ring ring;
     /* filled in by eb_stream_prepare */
-    uint64_t frame;  /* bytes of the log that a record takes on the bus */
-    uint64_t lap;    /* records */
-    uint64_t total;  /* records: the first lap and what follows */
-    uint64_t window; /* records that the producer may be ahead */
+    eagre_wait_t wait; /* the consumer's */
+    uint64_t frame;    /* bytes of the log that a record takes on the bus */
+    uint64_t lap;      /* records */
+    uint64_t total;    /* records: the first lap and what follows */
+    uint64_t window;   /* records that the producer may be ahead */
     struct eb_bare log;
     char topic[64];
     const char *socket;

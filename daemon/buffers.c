@@ -1,6 +1,7 @@
 /* buffers.c - the buffers of a partition: made, filled with memory, dropped. */
 #include <errno.h>
 #include <stdio.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -110,12 +111,31 @@ void eg_buffer_drop(struct eg_daemon *d, struct eg_partition *p, uint32_t number
     *b = (struct eg_buffer){.fd = -1};
 }
 
+/* Does the system give shared memory huge pages where a mapping asks for them? Read once. */
+static bool huge_on_advice(void) {
+    static int known = -1;
+    char text[128] = "";
+    if (known < 0) {
+        FILE *f = fopen("/sys/kernel/mm/transparent_hugepage/shmem_enabled", "re");
+        known =
+            f != NULL && fgets(text, sizeof(text), f) != NULL && strstr(text, "[advise]") != NULL;
+        if (f != NULL)
+            fclose(f);
+    }
+    return known != 0;
+}
+
 int eg_buffer_allocate(struct eg_daemon *d, struct eg_partition *p, uint32_t number, uint64_t to) {
     uint64_t from = eg_buffer_allocated(p, number);
     uint64_t end = eg_align_up(to, EG_PAGE);
     if (from >= end)
         return EAGRE_OK;
     uint64_t n = end - from < EG_ALLOCATE_BATCH ? end - from : EG_ALLOCATE_BATCH;
+    uint64_t headroom;
+    /* Advice belongs to a mapping and fallocate() has none: fault the pages in before. */
+    if (p->topic->settings.v[EG_SET_HUGEPAGES] == EG_HUGEPAGES_ADVISE && huge_on_advice() &&
+        eg_memory_headroom(&headroom) == EAGRE_OK && headroom > 2 * n + EG_HEADROOM_RESERVE)
+        eg_populate(p->buffers[number].base + from, n, true);
     int rc = eg_shm_allocate(p->buffers[number].fd, from, n);
     if (rc != EAGRE_OK)
         return eg_error_add(rc, "topic '%s' partition %u: ", eg_topic_name(p->topic), p->number);

@@ -185,8 +185,10 @@ static int place(struct eg_reader *r) {
                 return corrupt(r, "no frame word");
             if (word == 0 || eg_word_kind(word) == EG_KIND_EOS) {
                 bool last = seq == active && word == 0 && r->pos < m->capacity;
+                if (seq < active) /* the next one begins behind the wanted record */
+                    return corrupt(r, "the segment ends before the next one begins");
                 eg_reader_unpin(r);
-                if (!last && eg_load_acquire(&m->ring->active) > seq)
+                if (!last && eg_load_acquire(&m->ring->active) != active)
                     break; /* it belongs to a later segment: look again */
                 return out_of_range(r, "beyond the end of the log");
             }
@@ -250,6 +252,7 @@ static inline void fill(const struct eg_reader *r, const struct eg_frame_view *v
 int eg_reader_poll(struct eg_reader *r, eagre_record_t *records, size_t max, size_t *n) {
     struct eg_partition_map *m = r->map;
     size_t got = 0;
+    bool lost = false;
     int rc;
     *n = 0;
     if (!r->placed) {
@@ -281,8 +284,11 @@ int eg_reader_poll(struct eg_reader *r, eagre_record_t *records, size_t max, siz
             rc = next_segment(r);
             if (rc == EG_LOG_AGAIN)
                 break;
-            if (rc == EG_LOG_GONE)
-                rc = place(r);
+            if (rc == EG_LOG_GONE) {
+                /* Segments go in turn: with the next one this one goes, so we are not led here again. */
+                rc = lost ? corrupt(r, "the slot of the next segment is of another") : place(r);
+                lost = true;
+            }
             if (rc != EAGRE_OK)
                 goto failed;
             continue;

@@ -18,8 +18,9 @@ bool eg_partition_failed(const struct eg_partition *p) {
 }
 
 void eg_partition_room(struct eg_partition_status *status) {
-    /* Relaxed: who waits looks at the slot's word (acquire) after it woke. */
-    eg_fetch_add_relaxed(&status->room, 1);
+    /* Release: who has seen the new count sees the slot, too, so that the count it waits on is never
+     * newer than what it looked at. Partner: the acquire in claim_wait(). */
+    atomic_fetch_add_explicit(&status->room, 1, memory_order_release);
     eg_futex_wake(&status->room, INT_MAX);
 }
 
@@ -293,7 +294,9 @@ static bool take_ring(struct eg_partition *p, uint32_t slots) {
             p->retire = EG_RETIRE_SCAN; /* from the beginning: each step can be repeated */
             continue;
         }
-        if (seq > active + 1 ? state != EG_SLOT_READY
+        /* Producers go on all the while: what is open now was opened when active was one before it. */
+        bool moved = state == EG_SLOT_OPEN && eg_load_acquire(&p->ring->active) + 1 >= seq;
+        if (seq > active + 1 ? state != EG_SLOT_READY && !moved
             : seq <= active  ? state != EG_SLOT_OPEN
                              : state == EG_SLOT_RETIRING)
             return false;

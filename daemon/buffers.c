@@ -95,7 +95,7 @@ fail:
         eg_unmap(base, capacity);
     if (fd >= 0)
         close(fd);
-    return eg_error_add(rc, "topic '%s' partition %u: ", eg_topic_name(p->topic), p->number);
+    return eg_error_add(rc, "topic '%s' partition %u", eg_topic_name(p->topic), p->number);
 }
 
 void eg_buffer_drop(struct eg_daemon *d, struct eg_partition *p, uint32_t number) {
@@ -138,7 +138,7 @@ int eg_buffer_allocate(struct eg_daemon *d, struct eg_partition *p, uint32_t num
         eg_populate(p->buffers[number].base + from, n, true);
     int rc = eg_shm_allocate(p->buffers[number].fd, from, n);
     if (rc != EAGRE_OK)
-        return eg_error_add(rc, "topic '%s' partition %u: ", eg_topic_name(p->topic), p->number);
+        return eg_error_add(rc, "topic '%s' partition %u", eg_topic_name(p->topic), p->number);
     /* Allocated pages are zeroed when first touched: here, not in a producer's call. */
     eg_populate(p->buffers[number].base + from, n, true);
     set_allocated(d, p, number, from + n);

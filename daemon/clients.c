@@ -82,7 +82,7 @@ static int table_make(struct eg_daemon *d, struct eg_clients *c) {
             eg_unmap(at, TABLE_BYTES);
         if (fd >= 0)
             close(fd);
-        return eg_error_add(rc, "client table: ");
+        return eg_error_add(rc, "client table");
     }
     c->table = at;
     c->table_fd = fd;

@@ -57,7 +57,7 @@ int eg_partition_mark_ahead(struct eg_daemon *d, struct eg_partition *p, uint64_
             p->mark = mark;
     }
     if (rc != EAGRE_OK)
-        return eg_error_add(rc, "topic '%s' partition %u: ", eg_topic_name(p->topic), p->number);
+        return eg_error_add(rc, "topic '%s' partition %u", eg_topic_name(p->topic), p->number);
     return EAGRE_OK;
 }
 

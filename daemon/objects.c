@@ -130,7 +130,7 @@ int eg_topic_objects_make(struct eg_daemon *d, struct eg_topic *t) {
         rc = finish(t, base, fd);
     if (rc != EAGRE_OK) {
         undo(d, t, base, fd, bytes, true);
-        return eg_error_add(rc, "topic '%s': ", eg_topic_name(t));
+        return eg_error_add(rc, "topic '%s'", eg_topic_name(t));
     }
     return EAGRE_OK;
 }
@@ -167,7 +167,7 @@ int eg_topic_objects_take(struct eg_daemon *d, struct eg_topic *t) {
             bytes[k] = size;
         else if (rc == EAGRE_OK)
             rc = eg_error_add(EAGRE_E_CORRUPT,
-                              "kept object '%s': ", keep_name(name, sizeof(name), t->meta.uid, k));
+                              "kept object '%s'", keep_name(name, sizeof(name), t->meta.uid, k));
     }
     if (base[STATUS] != NULL) {
         int one = eg_topic_status_check(base[STATUS], bytes[STATUS]);
@@ -224,7 +224,7 @@ int eg_topic_add_partitions(struct eg_daemon *d, struct eg_topic *t, uint32_t up
     if (rc != EAGRE_OK) {
         while (t->partitions > from)
             eg_partition_free(d, part[--t->partitions], true);
-        return eg_error_add(rc, "topic '%s': ", eg_topic_name(t));
+        return eg_error_add(rc, "topic '%s'", eg_topic_name(t));
     }
     d->figures.partitions += up_to - from;
     /* Release: complete. Partner: the client's acquire of it. */

@@ -307,7 +307,7 @@ static int parse(struct eg_settings *s, size_t i, const char *topic, const char 
     case ACCESS: {
         int rc = eg_access_parse(&s->access[i - EG_SET_NUMBERS], value, strict);
         if (rc != EAGRE_OK)
-            return eg_error_add(rc, "topic '%s': %s: ", topic, r->name);
+            return eg_error_add(rc, "topic '%s': %s", topic, r->name);
         return EAGRE_OK;
     }
     }

@@ -146,7 +146,7 @@ static int check_create(struct eg_daemon *d, const struct eg_peer *peer, const c
         return rc;
     rc = eg_access_parse(&access, d->config.access_create, false);
     if (rc != EAGRE_OK)
-        return eg_error_add(rc, "access.create: ");
+        return eg_error_add(rc, "access.create");
     if (!eg_access_allows(&access, peer, geteuid()))
         return eg_error_set(EAGRE_E_PERMISSION,
                             "topic '%s': user %u may not create topics: access.create=%s", name,

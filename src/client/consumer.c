@@ -141,7 +141,7 @@ static void let_go(eagre_consumer_t *c) {
     c->current = NULL;
 }
 
-static int named(const struct assigned *a, int rc) { return eg_error_add(rc, "topic '%s' ", a->of->topic->name); }
+static int named(const struct assigned *a, int rc) { return eg_error_add(rc, "topic '%s'", a->of->topic->name); }
 
 /* ---- positions ------------------------------------------------------------------------------------- */
 

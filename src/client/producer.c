@@ -16,6 +16,7 @@
 
 #define STICKY_BYTES 65536u /* keyless records stay in one partition for so many bytes */
 #define BATCH_RECORDS_MAX 65535u
+#define SESSION_RETRY_NS 20000000 /* between looks whether a daemon answers */
 #define SMALL_FRAME 256u /* frames up to here are made in local memory first: see produce_small */
 
 struct eagre_producer {
@@ -141,11 +142,39 @@ static uint32_t next_sticky(eagre_producer_t *p, uint32_t partitions, uint64_t b
     return p->sticky;
 }
 
-static __attribute__((cold)) int writer_open(eagre_producer_t *p, uint32_t partition) {
-    struct eg_partition_map *m;
-    int rc = eg_topic_partition(p->topic, partition, &m);
+/* The instance is another one now: everything mapped is of dead memory. */
+static int reopen(eagre_producer_t *p) {
+    int rc = eg_topic_reopen(p->topic);
     if (rc != EAGRE_OK)
         return rc;
+    for (uint32_t i = 0; i < p->partitions; i++)
+        if (p->writers[i] != NULL)
+            eg_writer_init(p->writers[i], p->writers[i]->map, p->pin, p->e->owner, p->e->full_fence);
+    return EAGRE_OK;
+}
+
+static int64_t block_limit_ns(const eagre_producer_t *p) {
+    return p->options.max_block_ms < 0 ? INT64_MAX : (int64_t)p->options.max_block_ms * 1000000;
+}
+
+/* First use of a partition: the daemon hands out its memory. While none answers, wait as for room. */
+static __attribute__((cold)) int writer_open(eagre_producer_t *p, uint32_t partition) {
+    int64_t start = eg_mono_ns();
+    struct eg_partition_map *m;
+    int rc;
+    for (;;) {
+        rc = eg_topic_partition(p->topic, partition, &m);
+        int64_t left = block_limit_ns(p) - (eg_mono_ns() - start);
+        if (rc != EAGRE_E_NO_DAEMON || left <= 0)
+            break;
+        static _Atomic uint32_t nobody; /* nobody rings: there is nobody */
+        eg_futex_wait(&nobody, 0, left < SESSION_RETRY_NS ? left : SESSION_RETRY_NS);
+        if (eg_session_check(p->e) == EAGRE_OK && eg_load_relaxed(&p->e->generation) != p->topic->generation &&
+            (rc = reopen(p)) != EAGRE_OK && rc != EAGRE_E_NO_DAEMON)
+            break;
+    }
+    if (rc != EAGRE_OK)
+        return eg_error_add(rc, "topic '%s'", p->topic->name);
     struct eg_writer *w = malloc(sizeof(*w));
     if (w == NULL)
         return eg_error_set(EAGRE_E_NO_MEMORY, "no memory for a writer");
@@ -196,17 +225,6 @@ static inline int pick(eagre_producer_t *p, int32_t partition, const void *key, 
 
 /* ---- waiting for room ------------------------------------------------------------------------------- */
 
-/* The instance is another one now: everything mapped is of dead memory. */
-static int reopen(eagre_producer_t *p) {
-    int rc = eg_topic_reopen(p->topic);
-    if (rc != EAGRE_OK)
-        return rc;
-    for (uint32_t i = 0; i < p->partitions; i++)
-        if (p->writers[i] != NULL)
-            eg_writer_init(p->writers[i], p->writers[i]->map, p->pin, p->e->owner, p->e->full_fence);
-    return EAGRE_OK;
-}
-
 /* Why there is no room, for who waited in vain. */
 static int no_room(const eagre_producer_t *p, const struct eg_writer *w, int status, int session) {
     if (session != EAGRE_OK)
@@ -233,10 +251,10 @@ static int no_room(const eagre_producer_t *p, const struct eg_writer *w, int sta
 static __attribute__((cold, noinline)) int claim_wait(eagre_producer_t *p, struct eg_writer *w, uint64_t length,
                                                       uint32_t count, struct eg_claim *c, int rc) {
     int64_t start = eg_mono_ns();
-    int64_t limit = p->options.max_block_ms < 0 ? INT64_MAX : (int64_t)p->options.max_block_ms * 1000000;
+    int64_t limit = block_limit_ns(p);
     for (;;) {
         if (rc != EAGRE_E_WOULD_BLOCK)
-            return rc == EAGRE_OK ? rc : eg_error_add(rc, "topic '%s': ", p->topic->name);
+            return rc == EAGRE_OK ? rc : eg_error_add(rc, "topic '%s'", p->topic->name);
         /* `room` first: what happens after this load ends the wait below. */
         struct eg_partition_status *status = w->map->status;
         uint32_t seen = eg_load_acquire(&status->room);
@@ -462,7 +480,7 @@ int eagre_produce_batch(eagre_producer_t *p, int32_t partition, const eagre_mess
     for (size_t i = 0; i < count; i++) {
         int rc = payload_of(p, &m[i], &payload, &headers);
         if (rc != EAGRE_OK)
-            return eg_error_add(rc, "record %zu of the batch: ", i);
+            return eg_error_add(rc, "record %zu of the batch", i);
         total += eg_frame_length(payload, align);
     }
     uint64_t max = eg_record_bytes_max(p->topic->capacity);

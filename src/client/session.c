@@ -38,7 +38,7 @@ int eg_session_map(int fd, size_t len, bool writable, void *at, const char *what
     size_t size;
     int rc = eg_memfd_check(fd, &size);
     if (rc != EAGRE_OK) {
-        eg_error_add(rc, "%s from eagred: ", what);
+        eg_error_add(rc, "%s from eagred", what);
         return rc;
     }
     if (size < len) {
@@ -48,7 +48,7 @@ int eg_session_map(int fd, size_t len, bool writable, void *at, const char *what
     if (at == NULL) {
         rc = eg_map(fd, 0, len, writable, out);
         if (rc != EAGRE_OK)
-            eg_error_add(rc, "%s: ", what);
+            eg_error_add(rc, "%s", what);
         return rc;
     }
     /* Over the old one, in one step: other threads keep valid pointers. */

@@ -133,7 +133,7 @@ static int op_allocate(struct eg_partition_map *m, uint32_t number, uint64_t fro
     int rc = eg_shm_allocate(b->fd, from, to - from);
     if (rc != EAGRE_OK) {
         const struct eg_topic *t = m->ctx;
-        return eg_error_add(rc, "topic '%s' partition %u: ", t->name, m->number);
+        return eg_error_add(rc, "topic '%s' partition %u", t->name, m->number);
     }
     eg_populate(b->base + from, to - from, true);
     if (from <= b->ready_to && to > b->ready_to)
@@ -185,7 +185,7 @@ static int check_ring(const struct eg_topic *t, const struct eg_partition_map *m
         (m->ring->partition_uid != m->uid || m->ring->partition_index != m->index))
         rc = eg_error_set(EAGRE_E_CORRUPT, "ring: is of partition id %u, expected %u",
                           m->ring->partition_uid, m->uid);
-    return rc == EAGRE_OK ? rc : eg_error_add(rc, "topic '%s' partition %u: ", t->name, m->number);
+    return rc == EAGRE_OK ? rc : eg_error_add(rc, "topic '%s' partition %u", t->name, m->number);
 }
 
 /* Fill an empty map. On failure it holds nothing that clear_map does not drop. */
@@ -216,7 +216,7 @@ static int fill_map(struct eg_topic *t, uint32_t partition, struct eg_partition_
                             t->name, partition, m->index);
     int rc = eg_map(t->ring_fd, partition * t->ring_stride, t->ring_stride, producer, &ring);
     if (rc != EAGRE_OK)
-        return eg_error_add(rc, "topic '%s' partition %u: ring: ", t->name, partition);
+        return eg_error_add(rc, "topic '%s' partition %u: ring", t->name, partition);
     m->ring = ring;
     rc = check_ring(t, m);
     return rc == EAGRE_OK ? get_buffers(t, m, NULL) : rc;

@@ -25,7 +25,7 @@ int eg_segment_map(struct eg_partition_map *m, uint32_t number, uint64_t seq) {
     }
     int rc = eg_segment_check(eg_map_header(m, number), m->uid, seq, m->capacity);
     if (rc != EAGRE_OK)
-        return eg_error_add(rc, "partition %u: ", m->number);
+        return eg_error_add(rc, "partition %u", m->number);
     return EAGRE_OK;
 }
 

@@ -43,7 +43,7 @@ static void usage(FILE *f) {
            "fast)\n"
            "      --wait HOW        of the consumer of throughput and sizes: sleep, yield, "
            "spin (sleep)\n"
-           "      --warm-bytes N    bytes of log after the first lap of throughput and sizes (1G)\n"
+           "      --warm-bytes N    bytes of log after the first lap of throughput and sizes (512M)\n"
            "      --seconds S       of a run of wake, openloop, steady; idle takes three times "
            "that (1)\n"
            "      --rate R          records a second of openloop (100000)\n"
@@ -206,7 +206,7 @@ int main(int argc, char **argv) {
     struct eb_bench b = {.opt = {.cpu = {0, 1},
                                  .daemon_cpu = -1,
                                  .reps = 5,
-                                 .warm_bytes = 1u << 30,
+                                 .warm_bytes = 512u << 20,
                                  .seconds = 1,
                                  .rate = 100000,
                                  .clients = 16}};

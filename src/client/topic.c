@@ -6,7 +6,6 @@
 #include <sched.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <unistd.h>
 
 #include "client/attach.h"
@@ -45,28 +44,16 @@ static int put_buffer(struct eg_partition_map *m, uint32_t number, int fd) {
     int rc;
     if (number >= EG_BUFFERS_MAX)
         rc = eg_error_set(EAGRE_E_PROTOCOL, "eagred sent a buffer number %u", number);
-    else
-        rc = eg_session_map(fd, m->capacity, m->writable, NULL, "buffer", &base);
+    else /* In the old one's place: what points into it (polled records, a writer's segment) stays mapped,
+            even if a hostile producer's slot words made us ask for a buffer that is in use. */
+        rc = eg_session_map(fd, m->capacity, m->writable, m->bufs[number].base, "buffer", &base);
     if (rc != EAGRE_OK) {
         close(fd);
         return rc;
     }
     struct eg_buffer_map *b = &m->bufs[number];
-    if (b->base != NULL) {
-        /* In the old one's place: what points into it (polled records, a writer's segment) stays mapped, even
-         * if a hostile producer's slot words made us ask for a buffer that is in use. */
-        if (mremap(base, m->capacity, m->capacity, MREMAP_MAYMOVE | MREMAP_FIXED, b->base) ==
-            MAP_FAILED) {
-            rc = eg_error_set(EAGRE_E_SYSTEM, "buffer %u: cannot map it anew: %s", number,
-                              strerror(errno));
-            eg_unmap(base, m->capacity);
-            close(fd);
-            return rc;
-        }
-        base = b->base;
-        if (b->fd >= 0)
-            close(b->fd);
-    }
+    if (b->base != NULL && b->fd >= 0)
+        close(b->fd);
     *b = (struct eg_buffer_map){.base = base, .fd = -1};
     if (m->writable)
         b->fd = fd; /* to allocate */

@@ -94,7 +94,8 @@ int eagre_close(eagre_t *e) {
     if (e == NULL)
         return EAGRE_OK;
     uint32_t handles = eg_load_acquire(&e->handles);
-    if (handles != 0)
+    /* A fork child's handles are not counted any more when it closes them. */
+    if (handles != 0 && eg_session_forked(e) == EAGRE_OK)
         return eg_error_set(EAGRE_E_STATE,
                             "%u producers and consumers are still open: close them first", handles);
     /* The lock on the page goes first: with it and the socket gone the daemon knows that we left in

@@ -122,7 +122,7 @@ static uint64_t write_batch(const struct eg_claim *c) {
     uint64_t first = 0;
     for (uint32_t i = 0; i < 3; i++) {
         struct eg_frame *f = eg_frame_at(w.w.base, c->pos + i * 64);
-        struct fake_record rec = {.value = "abc" + i, .value_length = 1};
+        struct fake_record rec = {.value = &"abc"[i], .value_length = 1};
         uint64_t word = fake_frame_write(&w.w, f, c->pos + i * 64, 64, c->index + i, &rec);
         if (i == 0)
             first = word;
@@ -145,7 +145,7 @@ static void a_batch_is_seen_whole_or_not_at_all(void **state) {
     for (uint32_t i = 0; i < 3; i++) {
         eagre_record_t rec = next();
         assert_int_equal(rec.offset, c.offset + i);
-        assert_memory_equal(rec.value, "abc" + i, 1);
+        assert_memory_equal(rec.value, &"abc"[i], 1);
     }
     /* Given up, complete as it is: one pad of three offsets. */
     assert_ok(claim_batch(&c));

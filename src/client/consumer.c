@@ -19,7 +19,10 @@
 
 #define SPIN_BEFORE_SLEEP_NS 20000     /* EAGRE_WAIT_SLEEP: a record on its way is met awake */
 #define SPINS 64                       /* polls in a row between looks at the clock */
-#define LOOK_EVERY_NS 1000             /* while it is awake; see look() */
+#define LOOK_MIN_NS 250                /* while it is awake; see look() */
+#define LOOK_MAX_NS 16000
+#define LOOK_FEW 8                     /* records at one go: look more often; see adapt() */
+#define LOOK_MANY 32                   /* look less often */
 #define SESSION_CHECK_NS 100000000     /* a waiting consumer looks after its session so often */
 #define SLEEP_WITHOUT_MEMBARRIER 1000000 /* this process may not membarrier: sleep in short naps */
 
@@ -46,6 +49,8 @@ struct eagre_consumer {
     size_t topic_count;
     struct assigned **parts;
     size_t part_count;
+    uint32_t look_ns;         /* between looks; see adapt() */
+    uint64_t got;             /* records since the edge was last met */
     size_t turn;              /* partition that the next poll asks first */
     struct assigned *current; /* the one that is pinned, or NULL */
     uint32_t generation;
@@ -83,6 +88,7 @@ int eagre_consumer_open(eagre_t *e, const eagre_consumer_options_t *options, eag
     c->e = e;
     c->options = *options;
     c->fork_guard = e->fork_guard;
+    c->look_ns = LOOK_MIN_NS;
     c->generation = eg_load_relaxed(&e->generation);
     c->may_membarrier = eg_membarrier_available();
     rc = eg_pin_cell_get(e, &c->pin);
@@ -492,7 +498,7 @@ static int need_bell(eagre_consumer_t *c) {
  * records ahead: a fast producer stays fast, and they are read at one go. */
 static bool look(const eagre_consumer_t *c, int64_t until) {
     for (int64_t now = eg_mono_ns(); now < until;) {
-        for (int64_t next = now + LOOK_EVERY_NS; now < next; now = eg_mono_ns())
+        for (int64_t next = now + c->look_ns; now < next; now = eg_mono_ns())
             eg_cpu_pause();
         if (news(c))
             return true;
@@ -540,12 +546,26 @@ static void wait_for_news(eagre_consumer_t *c, int64_t left_ns) {
     retract(c);
 }
 
+/*
+ * The edge was met again. Each look at it takes the line that a producer is about to write, and costs it
+ * more than a record does. So the time between looks follows the producer: long, and many records are read
+ * at one go, while they come fast; short while they come one by one.
+ */
+static void adapt(eagre_consumer_t *c) {
+    if (c->got >= LOOK_MANY && c->look_ns < LOOK_MAX_NS)
+        c->look_ns *= 2;
+    else if (c->got < LOOK_FEW && c->look_ns > LOOK_MIN_NS)
+        c->look_ns /= 2;
+    c->got = 0;
+}
+
 static __attribute__((noinline)) int poll_wait(eagre_consumer_t *c, eagre_record_t *records, size_t max,
                                                int32_t timeout_ms, size_t *n) {
     bool spins = c->options.wait != EAGRE_WAIT_SLEEP;
     int rc = spins ? poll_spin(c, records, max, n) : EAGRE_OK; /* before the first look at the clock */
     if (rc != EAGRE_OK || *n > 0)
         return rc;
+    adapt(c);
     int64_t start = eg_mono_ns(), checked = start;
     int64_t limit = timeout_ms < 0 ? INT64_MAX : (int64_t)timeout_ms * 1000000;
     for (;;) {
@@ -596,10 +616,12 @@ int eagre_consumer_poll(eagre_consumer_t *c, eagre_record_t *records, size_t max
         retract(c);
     }
     int rc = poll_all(c, records, max, n);
+    c->got += *n;
     if (__builtin_expect(rc != EAGRE_OK || *n > 0, 1))
         return rc;
     if (timeout_ms != 0)
         rc = poll_wait(c, records, max, timeout_ms, n);
+    c->got += *n;
     if (*n == 0)
         let_go(c);
     if (c->notifier != NULL && rc == EAGRE_OK && *n == 0)

@@ -40,7 +40,19 @@ static inline uint32_t eg_frame_tag(uint64_t pos, uint64_t word) {
 static inline uint32_t eg_frame_crc(uint32_t seed, uint64_t pos, uint64_t word, uint32_t index,
                                     const struct eg_frame *f, uint64_t payload) {
     uint64_t first = (uint64_t)index << 32 | eg_frame_tag(pos, word);
-    return eg_crc32c(eg_crc32c(seed, &first, 8), &f->timestamp_ns, 16 + eg_align_up(payload, 8));
+    return eg_crc32c_words(eg_crc32c_words(seed, &first, 8), &f->timestamp_ns, 16 + eg_align_up(payload, 8));
+}
+
+/*
+ * The first part of it, for who writes a frame: bytes 8 to 32, from registers. Read back from the frame, as
+ * 8 bytes that were stored as two times 4, they would have to wait until those stores and all before them
+ * have left the store buffer; and these wait for cache lines that a reader has just looked at.
+ */
+static inline uint32_t eg_frame_head_crc(uint64_t pos, uint64_t word, uint32_t index, uint32_t seed,
+                                         int64_t timestamp_ns, uint32_t key_length, uint32_t value_length) {
+    const uint64_t head[3] = {(uint64_t)index << 32 | eg_frame_tag(pos, word), (uint64_t)timestamp_ns,
+                              (uint64_t)value_length << 32 | key_length};
+    return eg_crc32c_words(seed, head, sizeof(head));
 }
 
 /* ---- writing: the frame belongs to the caller until it publishes the word ------------------ */
@@ -55,9 +67,8 @@ static inline uint64_t eg_frame_finish(struct eg_frame *f, uint64_t pos, uint64_
     f->timestamp_ns = timestamp_ns;
     f->key_length = key_length;
     f->value_length = value_length;
-    /* As eg_frame_crc, in one run: the frame is the caller's, so its tag may lie in the crc field. */
-    f->crc = eg_frame_tag(pos, word);
-    f->crc = eg_crc32c(seed, &f->crc, 24 + eg_align_up(payload, 8));
+    f->crc = eg_crc32c_words(eg_frame_head_crc(pos, word, index, seed, timestamp_ns, key_length, value_length), f->payload,
+                       eg_align_up(payload, 8));
     return word;
 }
 

@@ -58,6 +58,7 @@ static void choose(void) {
         if (variants[i].usable) {
             eg_crc32c_best = variants[i].crc;
             eg_crc32c_copy_best = variants[i].copy;
+            eg_crc32c_has_instruction = i > 0; /* all but the table are made of it */
         }
     }
 }
@@ -73,6 +74,7 @@ static uint32_t first_copy(uint32_t crc, void *dst, const void *src, size_t n) {
     return eg_crc32c_copy_best(crc, dst, src, n);
 }
 
+bool eg_crc32c_has_instruction;
 eg_crc32c_fn *eg_crc32c_best = first_crc;
 eg_crc32c_copy_fn *eg_crc32c_copy_best = first_copy;
 

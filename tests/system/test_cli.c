@@ -377,7 +377,7 @@ static void read_text(int fd, const char *expected) {
  * producer's input nor the consumer's reading has ended. */
 static void a_line_is_not_held_back(void **state) {
     const struct eg_test_bus *b = *state;
-    int in[2], out[2];
+    int in[2] = {-1, -1}, out[2] = {-1, -1};
     PRINTS("", "topic", "create", "t", SMALL);
     assert_true(pipe2(in, O_CLOEXEC) == 0 && pipe2(out, O_CLOEXEC) == 0);
     pid_t consumer = EG_SPAWN(b, -1, out[1], 2, "eagre", "consume", "--socket", b->socket, "t");
@@ -399,7 +399,7 @@ static void a_line_is_not_held_back(void **state) {
 
 static void sigterm_ends_a_consumer(void **state) {
     const struct eg_test_bus *b = *state;
-    int out[2];
+    int out[2] = {-1, -1};
     PRINTS("", "topic", "create", "t", SMALL);
     FEED("x\n", "produce", "t");
     assert_int_equal(pipe2(out, O_CLOEXEC), 0);
@@ -414,7 +414,7 @@ static void sigterm_ends_a_consumer(void **state) {
 /* `eagre consume t | head -1` */
 static void a_reader_that_leaves_is_no_error(void **state) {
     const struct eg_test_bus *b = *state;
-    int out[2], err[2];
+    int out[2] = {-1, -1}, err[2] = {-1, -1};
     char byte;
     PRINTS("", "topic", "create", "t", SMALL);
     FEED("x\n", "produce", "t");
@@ -430,9 +430,9 @@ static void a_reader_that_leaves_is_no_error(void **state) {
     /* Likewise where SIGPIPE is ignored, as under some supervisors: it comes back as EPIPE. */
     assert_int_equal(pipe2(out, O_CLOEXEC), 0);
     close(out[0]);
-    consumer = EG_SPAWN(b, -1, out[1], -1, "/bin/sh", "-c",
-                        "trap '' PIPE; exec \"$0\" consume --socket \"$1\" t",
-                        EG_TEST_BIN_DIR "/eagre", b->socket);
+    static const char script[] = "trap '' PIPE; exec \"$0\" consume --socket \"$1\" t";
+    static const char eagre[] = EG_TEST_BIN_DIR "/eagre";
+    consumer = EG_SPAWN(b, -1, out[1], -1, "/bin/sh", "-c", script, eagre, b->socket);
     close(out[1]);
     assert_int_equal(eg_wait_exit(consumer), 141);
 }
@@ -451,7 +451,7 @@ static void output_that_cannot_be_written_is_1(void **state) {
 
 static void a_consumer_outlives_its_daemon(void **state) {
     struct eg_test_bus *b = *state;
-    int out[2];
+    int out[2] = {-1, -1};
     PRINTS("", "topic", "create", "t", SMALL);
     FEED("1\n", "produce", "t");
     assert_int_equal(pipe2(out, O_CLOEXEC), 0);
@@ -469,7 +469,7 @@ static void a_consumer_outlives_its_daemon(void **state) {
 
 static void a_deleted_topic_ends_its_consumer(void **state) {
     const struct eg_test_bus *b = *state;
-    int out[2];
+    int out[2] = {-1, -1};
     PRINTS("", "topic", "create", "t", SMALL);
     FEED("1\n", "produce", "t");
     assert_int_equal(pipe2(out, O_CLOEXEC), 0);

@@ -94,17 +94,20 @@ static int timeout_ms(int64_t now, int64_t next) {
     return ms > 3600000 ? 3600000 : (int)ms;
 }
 
+#define NAP_MS 2
+
 static void wait_and_call(struct eg_daemon *d, int timeout) {
     struct eg_loop *l = d->loop;
     bool announce = timeout != 0;
     if (announce) {
-        atomic_store_explicit(&d->bells->asleep, 1, memory_order_seq_cst); /* see loop.h */
+        atomic_store_explicit(&d->bells->asleep, timeout > 0 && timeout <= NAP_MS ? EG_NAPPING : EG_ASLEEP,
+                              memory_order_seq_cst); /* see loop.h */
         if (work_pending(d->bells))
             timeout = 0;
     }
     int n = epoll_wait(l->epoll_fd, l->events, ROUND, timeout);
     if (announce)
-        eg_store_relaxed(&d->bells->asleep, 0); /* late: one write to the eventfd too many */
+        eg_store_relaxed(&d->bells->asleep, EG_AWAKE); /* late: one write to the eventfd too many */
     if (n < 0) {
         if (errno == EINTR)
             return;

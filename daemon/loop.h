@@ -4,10 +4,11 @@
  *   forever: tick every service; the earliest answer is how long epoll may wait; wait; call the
  *   watches that are ready (at most 64 a round, so that ticks are never far apart).
  *
- * Sleep: every wait is announced: bells->asleep = 1 (seq_cst), then bells->work is looked at once
- * more. A producer sets its bit in work, then loads asleep (both seq_cst): at least one of the two
- * sees the other, so no work is slept through, not even for a millisecond: with a small ring,
- * producers would wait for it. A producer rings once a segment, so it costs them nothing that counts.
+ * Sleep: every wait is announced: bells->asleep (seq_cst), then bells->work is looked at once more. A
+ * producer sets its bit in work, then loads asleep (both seq_cst): at least one of the two sees the other,
+ * so no work is slept through. A nap between two ticks is announced as such: producers then ring only
+ * if the next segment may be needed before it is over (src/log/rotate.c), so that in steady state they make no
+ * system call, and with a small ring they do not wait.
  */
 #ifndef EG_LOOP_H
 #define EG_LOOP_H

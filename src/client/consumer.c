@@ -520,14 +520,13 @@ static inline int poll_spin(eagre_consumer_t *c, eagre_record_t *records, size_t
 }
 
 /* Nothing was there: sleep until something may be, at most left_ns (and at most so long that the
- * session is looked after). */
-static void wait_for_news(eagre_consumer_t *c, int64_t left_ns) {
-    int64_t now = eg_mono_ns();
+ * session is looked after). idle: nothing came during the last sleep, so do not stay awake again. */
+static void wait_for_news(eagre_consumer_t *c, int64_t left_ns, bool idle) {
     int64_t limit = left_ns < SESSION_CHECK_NS ? left_ns : SESSION_CHECK_NS;
     bool closed = stopped(c); /* then the slots say "news" all the time, and there is none */
-    if (!closed) {
+    if (!closed && !idle) {
         bool sleeps = limit > SPIN_BEFORE_SLEEP_NS;
-        if (look(c, now + (sleeps ? SPIN_BEFORE_SLEEP_NS : limit)) || !sleeps)
+        if (look(c, eg_mono_ns() + (sleeps ? SPIN_BEFORE_SLEEP_NS : limit)) || !sleeps)
             return;
     }
     if (need_bell(c) != EAGRE_OK) { /* no daemon, or no bell left: nap on a futex that nobody rings */
@@ -566,6 +565,7 @@ static __attribute__((noinline)) int poll_wait(eagre_consumer_t *c, eagre_record
     if (rc != EAGRE_OK || *n > 0)
         return rc;
     adapt(c);
+    bool idle = false;
     int64_t start = eg_mono_ns(), checked = start;
     int64_t limit = timeout_ms < 0 ? INT64_MAX : (int64_t)timeout_ms * 1000000;
     for (;;) {
@@ -583,7 +583,8 @@ static __attribute__((noinline)) int poll_wait(eagre_consumer_t *c, eagre_record
         if (spins && !stopped(c)) {
             rc = poll_spin(c, records, max, n);
         } else {
-            wait_for_news(c, left);
+            wait_for_news(c, left, idle);
+            idle = true;
             rc = poll_all(c, records, max, n);
         }
         if (rc != EAGRE_OK || *n > 0)

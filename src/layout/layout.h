@@ -87,8 +87,11 @@ struct eg_bus {
 /*
  * A doorbell is a futex counter. Wakers add 1 and FUTEX_WAKE; its sleeper only reads it, so a
  * sleeper's mapping may be read-only. The daemon's own bell is an eventfd that producers hold:
- * they set their partition's bit in `work`, then, if `asleep`, write the eventfd.
+ * they set their partition's bit in `work`, then, if `asleep` says that it would come too late else,
+ * write the eventfd.
  */
+enum eg_daemon_sleep { EG_AWAKE = 0, EG_ASLEEP = 1, EG_NAPPING = 2 /* some milliseconds at most */ };
+
 struct eg_bell {
     _Atomic uint32_t rings;
     uint8_t pad[60];
@@ -97,7 +100,7 @@ struct eg_bell {
 struct eg_bells {
     struct eg_magic magic;
     uint8_t pad0[48];
-    _Atomic uint32_t asleep; /* daemon: 1 before it blocks without a tick. seq_cst, with work */
+    _Atomic uint32_t asleep; /* enum eg_daemon_sleep. daemon: before it blocks. seq_cst, with work */
     uint8_t pad1[60];
     _Atomic uint64_t work[EG_PARTITIONS_MAX / 64]; /* producers set, daemon takes. seq_cst */
     struct eg_bell bell[EG_BELLS_MAX];

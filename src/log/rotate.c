@@ -2,11 +2,23 @@
 
 #include <inttypes.h>
 
-static void tell_daemon(struct eg_partition_map *m, bool starved) {
+/* Segments below this may be full before a nap is over. */
+#define NAP_BYTES (8u << 20)
+
+/* Would the daemon's next look come too late, if it only naps? Not as long as a slot more is READY, or the
+ * segment takes longer to fill than the nap. So a busy producer makes no system call. */
+static bool is_urgent(const struct eg_partition_map *m, uint64_t seq) {
+    uint64_t word = eg_load_relaxed(&eg_slot_of(m, seq + 1)->word);
+    return m->capacity < NAP_BYTES && (eg_slot_seq(word) != seq + 1 || eg_slot_state(word) != EG_SLOT_READY);
+}
+
+/* seq: the segment that is active now. */
+static void tell_daemon(struct eg_partition_map *m, uint64_t seq, bool starved) {
     /* The bit, then `asleep`: seq_cst both, as the daemon sets asleep, then looks at the bits. Who
      * starves does not wait for the daemon's next look, either: it has nothing better to do than to ring. */
     eg_fetch_or_seq_cst(&m->bells->work[m->index / 64], 1ull << m->index % 64);
-    if (starved || atomic_load(&m->bells->asleep) != 0)
+    uint32_t asleep = atomic_load(&m->bells->asleep);
+    if (starved || asleep == EG_ASLEEP || (asleep != EG_AWAKE && is_urgent(m, seq)))
         m->ops->wake_daemon(m);
 }
 
@@ -33,7 +45,7 @@ int eg_rotate(struct eg_writer *w, uint64_t pos, uint64_t index) {
         int rc = eg_partition_usable(m);
         if (rc != EAGRE_OK)
             return rc;
-        tell_daemon(m, true);
+        tell_daemon(m, w->seq, true);
         return eg_error_set(EAGRE_E_WOULD_BLOCK,
                             "partition %u: no free segment: segment %" PRIu64 " is full and the next slot "
                             "is not ready",
@@ -70,6 +82,6 @@ int eg_rotate(struct eg_writer *w, uint64_t pos, uint64_t index) {
     /* Acq_rel: whoever enters seq+1 finds it OPEN. Partner: enter()'s acquire of active. */
     eg_cas_acq_rel(&m->ring->active, &active, w->seq + 1);
     EG_FAULT("active.moved");
-    tell_daemon(m, false);
+    tell_daemon(m, w->seq + 1, false);
     return EG_LOG_AGAIN;
 }

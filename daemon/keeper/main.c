@@ -199,6 +199,8 @@ static int usage(void) {
     return 2;
 }
 
+#define FIRST_DAEMON_MS 10000
+
 int main(int argc, char **argv) {
     long long idle_exit_ms = -1;
     for (int i = 1; i < argc; i += 2) {
@@ -221,10 +223,13 @@ int main(int argc, char **argv) {
     set_up_process();
     write_pid_file();
 
+    bool met = false; /* a daemon: the first, who started us, gets its time however short the limit is */
     while (!told_to_end) {
         bool idle = daemon_fd < 0;
+        met = met || !idle;
+        long long limit_ms = met || idle_exit_ms > FIRST_DAEMON_MS ? idle_exit_ms : FIRST_DAEMON_MS;
         struct pollfd watched = {.fd = idle ? listener : daemon_fd, .events = POLLIN};
-        struct timespec limit = {idle_exit_ms / 1000, idle_exit_ms % 1000 * 1000000};
+        struct timespec limit = {limit_ms / 1000, limit_ms % 1000 * 1000000};
         sigset_t none;
         sigemptyset(&none);
         int n = ppoll(&watched, 1, idle && idle_exit_ms >= 0 ? &limit : NULL, &none);

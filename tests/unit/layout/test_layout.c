@@ -3,6 +3,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include <cmocka.h>
@@ -129,13 +130,16 @@ static void places_do_not_overlap(void **state) {
     (void)state;
     for (uint32_t slots = EG_RING_SEGMENTS_MIN; slots <= EG_RING_SEGMENTS_MAX; slots++) {
         for (uint64_t bytes = EG_SEGMENT_BYTES_MIN; bytes <= EG_SEGMENT_BYTES_MAX; bytes *= 8) {
-            struct eg_ring *r = NULL;
+            size_t stride = eg_ring_stride(slots, bytes);
+            struct eg_ring *r = aligned_alloc(EG_PAGE, stride);
+            assert_non_null(r);
             uintptr_t last = (uintptr_t)&r->slot[slots];
             assert_true((uintptr_t)eg_ring_index(r, slots, 0, bytes) >= last);
             uintptr_t end = (uintptr_t)(eg_ring_index(r, slots, slots - 1, bytes) + eg_index_blocks(bytes));
-            assert_true(end <= eg_ring_stride(slots, bytes));
+            assert_true(end <= (uintptr_t)r + stride);
             assert_true((uintptr_t)eg_ring_index(r, slots, 1, bytes) ==
                         (uintptr_t)(eg_ring_index(r, slots, 0, bytes) + eg_index_blocks(bytes)));
+            free(r);
         }
     }
     good_status();

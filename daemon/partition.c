@@ -219,17 +219,22 @@ static void take_buffers(struct eg_daemon *d, struct eg_partition *p, uint32_t s
             eg_buffer_use(p, n, EG_BUFFER_NONE, 0);
             continue;
         }
+        uint64_t seq = eg_load_relaxed(&j->seq), newest = 0;
         bool named = false;
-        for (uint32_t i = 0; i < slots; i++)
-            named |= eg_slot_buffer(eg_load_relaxed(&p->status->slot[i])) == n;
+        for (uint32_t i = 0; i < slots; i++) {
+            uint64_t noted = eg_load_relaxed(&p->status->slot[i]);
+            named |= eg_slot_buffer(noted) == n;
+            newest = eg_slot_seq(noted) > newest ? eg_slot_seq(noted) : newest;
+        }
         if (named) {
-            eg_buffer_use(p, n, EG_BUFFER_SLOT, eg_load_relaxed(&j->seq));
+            eg_buffer_use(p, n, EG_BUFFER_SLOT, seq);
             continue;
         }
         extra++;
-        if (use == EG_BUFFER_SLOT ||
-            use == EG_BUFFER_DETACHED) { /* SLOT: cut off in the middle of a swap */
-            eg_buffer_use(p, n, EG_BUFFER_DETACHED, eg_load_relaxed(&j->seq));
+        /* SLOT: cut off in the middle of a swap. The old buffer may be pinned; the new one, whose segment no
+         * slot has had yet, is nobody's. */
+        if (use == EG_BUFFER_DETACHED || (use == EG_BUFFER_SLOT && seq <= newest)) {
+            eg_buffer_use(p, n, EG_BUFFER_DETACHED, seq);
             p->detached++;
         } else if (use != EG_BUFFER_SPARE) {
             eg_buffer_use(p, n, EG_BUFFER_DIRTY, 0);

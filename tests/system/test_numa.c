@@ -29,7 +29,7 @@
     } while (0)
 
 #define NODES 64
-#define PAGES 500 /* that are looked at; they lie in several segments */
+#define PAGES 500 /* that are looked at: a topic has memory for three times as many */
 
 static eagre_t *e;
 static uint64_t allowed; /* nodes whose memory this process may use */
@@ -76,7 +76,7 @@ static int teardown(void **state) {
 }
 
 static void create(const char *name, const char *numa) {
-    const eagre_setting_t settings[] = {{"segment.bytes", "1M"}, {"numa", numa}};
+    const eagre_setting_t settings[] = {{"segment.bytes", "4M"}, {"numa", numa}};
     OK(eagre_topic_create(e, name, settings, 2));
 }
 

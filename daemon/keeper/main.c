@@ -223,7 +223,7 @@ int main(int argc, char **argv) {
     set_up_process();
     write_pid_file();
 
-    bool met = false; /* a daemon: the first, who started us, gets its time however short the limit is */
+    bool met = false; /* a daemon: the first one gets its time, however short the limit is */
     while (!told_to_end) {
         bool idle = daemon_fd < 0;
         met = met || !idle;

@@ -235,7 +235,7 @@ static void a_batch_shows_nothing_before_its_publish(void **state) {
         open_all(8u << k % 4);
         eagre_message_t m[7];
         for (int i = 0; i < 7; i++) {
-            m[i] = message("0123456" + i, 1);
+            m[i] = message(&"0123456"[i], 1);
             m[i].headers = &header;
             m[i].header_count = i == 3;
         }
@@ -253,7 +253,7 @@ static void a_batch_shows_nothing_before_its_publish(void **state) {
         assert_int_equal(poll_some(rec, 20), 7);
         for (int i = 0; i < 7; i++) {
             assert_int_equal(rec[i].offset, 3 + i);
-            assert_memory_equal(rec[i].value, "0123456" + i, 1);
+            assert_memory_equal(rec[i].value, &"0123456"[i], 1);
             assert_int_equal(rec[i].headers != NULL, i == 3);
         }
         close_all();

@@ -99,7 +99,7 @@ static void finds_every_damage(void **state) {
 
 static void finds_impossible_slots(void **state) {
     (void)state;
-    for (int kind = 0; kind < 7; kind++) {
+    for (int kind = 0; kind < 8; kind++) {
         make(1, 64);
         uint64_t active = eg_load_relaxed(&bus->ring->active);
         struct eg_slot *slot = fake_slot(bus, active);
@@ -110,6 +110,7 @@ static void finds_impossible_slots(void **state) {
         case 2: eg_store_relaxed(&slot->word, eg_slot_make(active, n, (enum eg_slot_state)9)); break;
         case 3: eg_store_relaxed(&slot->word, eg_slot_make(active + 4, n, EG_SLOT_OPEN)); break;
         case 4: eg_store_relaxed(&bus->ring->active, active + 1); break; /* its slot is not OPEN */
+        case 6: eg_store_relaxed(&fake_slot(bus, active + 1)->word, eg_slot_make(active + 1, n, EG_SLOT_READY)); break;
         case 5: eg_store_relaxed(&bus->ring->active, active - 1); eg_store_relaxed(&fake_slot(bus, active + 1)->word, eg_slot_make(active + 1, fake_buffer_of(bus, active + 1), EG_SLOT_OPEN)); break;
         default: eg_store_relaxed(&bus->ring->active, UINT64_MAX); break;
         }

@@ -4,7 +4,11 @@
  */
 #include "unit/log/fake_bus.h"
 
+#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
+#define SEEDS 600u
+#else
 #define SEEDS 3000u
+#endif
 #define HANG_S 100u
 
 static struct fake_bus *bus;

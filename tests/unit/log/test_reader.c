@@ -391,6 +391,51 @@ static void reads_up_to_the_allocated_mark(void **state) {
     close_all();
 }
 
+/* A frame that says it goes beyond the mark is damage, and is not looked into. */
+static void a_frame_beyond_the_allocated_mark(void **state) {
+    (void)state;
+    open_all(4u << 20, 3, 64);
+    eagre_record_t rec[64];
+    size_t n;
+    put(10);
+    struct eg_frame *f = eg_frame_at(bus->buffers[0].base, EG_SEGMENT_DATA + 64);
+    f->index = 1;
+    f->key_length = EG_NULL_LENGTH;
+    f->value_length = 3u << 20;
+    eg_store_release(&f->word, eg_word_make(EG_PUBLISHED, EG_KIND_DATA, false, (3u << 20) + 64, 1, 9));
+    uint64_t before = fake_buffer_memory(bus, 0);
+    r.r.check_crcs = false;
+    assert_ok(eg_reader_poll(&r.r, rec, 64, &n));
+    assert_int_equal(n, 1);
+    assert_int_equal(eg_reader_poll(&r.r, rec, 64, &n), EAGRE_E_CORRUPT);
+    assert_true(fake_buffer_memory(bus, 0) == before);
+    close_all();
+}
+
+/* At the end of a segment whose successor is not open yet there is nothing to do, so nothing to be awake for. */
+static void no_news_between_two_segments(void **state) {
+    (void)state;
+    open_all(FAKE_SEGMENT, 3, 64);
+    eagre_record_t rec[64];
+    size_t n;
+    while (fake_put_numbered(&w.w, end, 4000) == EAGRE_OK)
+        end++;
+    do
+        assert_ok(eg_reader_poll(&r.r, rec, 64, &n));
+    while (n > 0);
+    assert_true(r.r.offset == end);
+    assert_false(eg_reader_has_news(&r.r)); /* the next slot is of an old segment */
+    assert_true(fake_retire(bus, false));
+    assert_false(eg_reader_has_news(&r.r)); /* it is READY */
+    assert_ok(eg_reader_poll(&r.r, rec, 64, &n));
+    assert_int_equal(n, 0);
+    put(4000);
+    assert_true(eg_reader_has_news(&r.r));
+    assert_ok(eg_reader_poll(&r.r, rec, 64, &n));
+    assert_int_equal(n, 1);
+    close_all();
+}
+
 static void the_end_of_the_log(void **state) {
     (void)state;
     open_all(FAKE_SEGMENT, 3, 64);
@@ -548,6 +593,8 @@ int main(void) {
         cmocka_unit_test(seek_into_a_batch_that_is_not_published),
         cmocka_unit_test(news_means_that_a_poll_finds_something),
         cmocka_unit_test(reads_up_to_the_allocated_mark),
+        cmocka_unit_test(a_frame_beyond_the_allocated_mark),
+        cmocka_unit_test(no_news_between_two_segments),
         cmocka_unit_test(the_end_of_the_log),
         cmocka_unit_test(a_pin_that_came_too_late_is_taken_back),
         cmocka_unit_test(damage_is_reported_behind_what_is_good),

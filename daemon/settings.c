@@ -311,7 +311,7 @@ static int parse(struct eg_settings *s, size_t i, const char *topic, const char 
         return EAGRE_OK;
     }
     }
-    s->v[i] = i == EG_SET_RECORD_ALIGNMENT ? EG_ALIGN_MIN << v : v;
+    s->v[i] = i == EG_SET_RECORD_ALIGNMENT ? EG_ALIGN_MIN << (v & 3) : v;
     return EAGRE_OK;
 }
 

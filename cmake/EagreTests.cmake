@@ -87,6 +87,29 @@ if(EAGRE_FAULTPOINTS)
     eg_test(fault fault system)
 endif()
 
+# The protocol's model: knows nothing of the sources, only the protocol's steps.
+eg_sources(model tests/model)
+if(model)
+    eg_program(eg_model eg-model ${model})
+    set_target_properties(eg_model PROPERTIES
+        RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests/model)
+    set(runs ${CMAKE_SOURCE_DIR}/tests/model/runs.txt)
+    set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${runs})
+    file(STRINGS ${runs} lines REGEX "^[+a-z].*:")
+    foreach(line IN LISTS lines)
+        string(REGEX MATCH "^([+]?)([a-z-]+): *(.*)" line "${line}")
+        set(name model/${CMAKE_MATCH_2})
+        set(arguments "${CMAKE_MATCH_3}")
+        if(CMAKE_MATCH_1 AND (EAGRE_SANITIZE OR NOT CMAKE_C_COMPILER_ID STREQUAL "GNU" OR
+                              NOT CMAKE_BUILD_TYPE STREQUAL "Release"))
+            continue()
+        endif()
+        separate_arguments(arguments)
+        add_test(NAME ${name} COMMAND eg_model ${arguments})
+        set_tests_properties(${name} PROPERTIES LABELS model TIMEOUT ${EG_TEST_TIMEOUT})
+    endforeach()
+endif()
+
 # What libeagre shows to the world. A sanitized library has other needs, so it is left out there.
 if(TARGET eagre_shared AND NOT EAGRE_SANITIZE)
     add_test(NAME abi/libeagre

@@ -338,27 +338,29 @@ failed:
     return rc;
 }
 
-bool eg_reader_has_news(const struct eg_reader *r) {
+/* Is there something at its place? What it loads may be of a later life of the buffer: it is safe to
+ * load, since the mapping stays and the memory was there when we were at this place. */
+static inline bool place_has_news(const struct eg_reader *r) {
     const struct eg_partition_map *m = r->map;
-    if (!r->placed)
-        return true;
-    /* Not pinned: the bytes may be those of a later life. Poll decides; this is only a hint, and
-     * it is safe to load: the mapping stays, and the memory was there when we were at this place. */
-    if (eg_load_relaxed(&r->slot->word) != r->slot_word)
-        return true;
-    if (r->pos >= m->capacity)
-        return eg_slot_seq(eg_load_relaxed(&eg_slot_of(m, r->seq + 1)->word)) > r->seq &&
-               eg_slot_state(eg_load_relaxed(&eg_slot_of(m, r->seq + 1)->word)) != EG_SLOT_READY;
-    if (r->pos + EG_LINE > r->buffer->ready_to)
-        return eg_load_relaxed(&eg_map_header(m, eg_slot_buffer(r->slot_word))->allocated) >=
-               (r->pos + EG_LINE < m->capacity ? r->pos + EG_LINE : m->capacity);
-    uint64_t word = eg_load_relaxed(&eg_frame_at(r->base, r->pos)->word);
-    if (eg_word_state(word) != EG_PUBLISHED)
-        return false;
-    if (eg_word_kind(word) != EG_KIND_EOS)
-        return true;
-    uint64_t next = eg_load_relaxed(&eg_slot_of(m, r->seq + 1)->word);
+    if (r->pos < m->capacity) {
+        if (r->pos + EG_LINE > r->buffer->ready_to)
+            return eg_load_acquire(&eg_map_header(m, eg_slot_buffer(r->slot_word))->allocated) >=
+                   (r->pos + EG_LINE < m->capacity ? r->pos + EG_LINE : m->capacity);
+        uint64_t word = eg_load_acquire(&eg_frame_at(r->base, r->pos)->word);
+        if (eg_word_state(word) != EG_PUBLISHED)
+            return false;
+        if (eg_word_kind(word) != EG_KIND_EOS)
+            return true;
+    }
+    uint64_t next = eg_load_acquire(&eg_slot_of(m, r->seq + 1)->word);
     return eg_slot_seq(next) > r->seq && eg_slot_state(next) != EG_SLOT_READY;
+}
+
+bool eg_reader_has_news(const struct eg_reader *r) {
+    /* The slot's word last (acquire above): while it is unchanged, what was loaded before is of our
+     * segment. The other way round, a segment that is retired and zeroed between the two loads looks
+     * like an edge, and its reader sleeps although the log went on. Modelled: news_word_first. */
+    return !r->placed || place_has_news(r) || eg_load_relaxed(&r->slot->word) != r->slot_word;
 }
 
 int eg_log_end(struct eg_partition_map *m, _Atomic uint64_t *pin_cell, bool fence, int64_t *offset) {

@@ -78,6 +78,15 @@ static int start_page(struct eg_daemon *d) {
         close(d->bus_fd);
         d->bus = NULL;
     }
+    if (d->bus != NULL && eg_load_relaxed(&d->bus->state) == EG_BUS_STOPPED) {
+        /* Killed in its clean stop, which lets the memory go: its logs may be closed already. */
+        eg_log_warning("the last daemon was killed while it stopped: topics start with empty memory");
+        eg_keep_drop(d->keep, "bus");
+        eg_unmap(d->bus, EG_PAGE);
+        close(d->bus_fd);
+        d->bus = NULL;
+        drop_all(d);
+    }
     if (d->bus == NULL) {
         if (!d->fresh)
             eg_log_error("the keeper has no usable bus page: topics start with empty memory");

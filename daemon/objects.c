@@ -222,8 +222,11 @@ int eg_topic_add_partitions(struct eg_daemon *d, struct eg_topic *t, uint32_t up
             t->partitions = k + 1;
     }
     if (rc != EAGRE_OK) {
-        while (t->partitions > from)
-            eg_partition_free(d, part[--t->partitions], true);
+        /* What was there before us is only given up where it is of no use. */
+        for (bool lost = rc == EAGRE_E_CORRUPT; t->partitions > from;) {
+            uint32_t k = --t->partitions;
+            eg_partition_free(d, part[k], lost || k >= present);
+        }
         return eg_error_add(rc, "topic '%s'", eg_topic_name(t));
     }
     d->figures.partitions += up_to - from;

@@ -96,9 +96,10 @@ static int check_memory(struct eg_daemon *d, const char *name, const struct eg_s
     char needs[32], segment[32], left[32], max[32];
     uint64_t bytes =
         eg_settings_ring_bytes(s) + eg_topic_control_bytes(s, (uint32_t)s->v[EG_SET_PARTITIONS]);
-    uint64_t committed = d->figures.memory_committed - has;
+    /* What pins hold beyond the rings is in use as well. */
+    uint64_t committed = d->figures.memory_committed - has + d->topics->extra_bytes;
     uint64_t room = committed < d->config.memory_max ? d->config.memory_max - committed : 0;
-    if (bytes <= room)
+    if (bytes <= has || bytes <= room)
         return EAGRE_OK;
     return eg_error_set(
         EAGRE_E_NO_MEMORY,
@@ -232,7 +233,7 @@ int eg_topic_alter(struct eg_daemon *d, const struct eg_peer *peer, const char *
     if (rc != EAGRE_OK)
         return rc;
     uint32_t partitions = (uint32_t)to.v[EG_SET_PARTITIONS];
-    if (partitions > t->partitions)
+    if (partitions > t->meta.partitions)
         rc = eg_meta_topic_grow(d->meta, &meta, partitions);
     else
         rc = eg_meta_topic_put(d->meta, &meta);
@@ -288,12 +289,20 @@ static int recover(void *ctx, const struct eg_meta_topic *meta) {
     if (rc == EAGRE_OK && !d->fresh && !d->clients_lost) {
         rc = eg_topic_objects_take(d, t);
         if (rc == EAGRE_OK) {
-            rc = eg_topic_add_partitions(d, t, meta->partitions);
-            if (rc != EAGRE_OK) {
+            uint32_t present = eg_load_relaxed(&t->status->partitions);
+            rc = eg_topic_add_partitions(d, t, present > 0 ? present : meta->partitions);
+            if (rc == EAGRE_E_CORRUPT) {
                 eg_topic_mark_deleted(t->status, t->ring, t->ring_stride);
                 eg_topic_objects_free(d, t, true);
+            } else if (rc != EAGRE_OK) { /* we fail, but the memory is good */
+                eg_topic_objects_free(d, t, false);
             }
         }
+        /* It was cut off while it was enlarged. That there is no memory for it is no reason to lose the others. */
+        if (rc == EAGRE_OK && t->partitions < meta->partitions &&
+            eg_topic_add_partitions(d, t, meta->partitions) != EAGRE_OK)
+            eg_log_error("it has %u partitions, not %u, until it is altered or the daemon starts again: %s",
+                         t->partitions, meta->partitions, eg_error_text());
         if (rc == EAGRE_E_CORRUPT)
             eg_log_error("topic '%s' gets fresh memory, its records are lost: %s", meta->name,
                          eg_error_text());
@@ -340,6 +349,10 @@ static int start(struct eg_daemon *d) {
 static void seal_all(struct eg_daemon *d) {
     struct eg_meta_mark *marks = malloc((d->figures.partitions + 1) * sizeof(*marks));
     size_t count = 0;
+    /* First of all: a successor, should we be killed on the way, must not go on with a ring that is half
+     * closed (bus.c); and who meets a closed slot must know why. Release; partner: clients' acquire. */
+    eg_store_release(&d->bus->state, EG_BUS_STOPPED);
+    EG_FAULT("stop.begun");
     for (size_t i = 0; i < d->topics->count; i++) {
         struct eg_topic *t = d->topics->list[i];
         for (uint32_t k = 0; k < t->partitions; k++) {
@@ -350,8 +363,7 @@ static void seal_all(struct eg_daemon *d) {
     if (count > 0 && eg_meta_marks_put(d->meta, marks, count) != EAGRE_OK)
         eg_log_error("offsets will skip ahead at the next start: %s", eg_error_text());
     free(marks);
-    /* Before those who wait are woken. Release; partner: clients' acquire. */
-    eg_store_release(&d->bus->state, EG_BUS_STOPPED);
+    EG_FAULT("stop.sealed");
     for (size_t i = 0; i < d->topics->count; i++)
         for (uint32_t k = 0; k < d->topics->list[i]->partitions; k++)
             eg_partition_room(d->topics->list[i]->part[k]->status);

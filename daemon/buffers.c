@@ -149,7 +149,7 @@ int eg_buffer_allocate(struct eg_daemon *d, struct eg_partition *p, uint32_t num
     return from + n < end ? EG_AGAIN : EAGRE_OK;
 }
 
-void eg_buffer_sync(struct eg_daemon *d, struct eg_partition *p, uint32_t number) {
+bool eg_buffer_sync(struct eg_daemon *d, struct eg_partition *p, uint32_t number) {
     enum { PAGES = 512 };
     unsigned char present[PAGES];
     /* Producers', so it may say anything. Acquire: they allocated before they raised it. */
@@ -166,8 +166,9 @@ void eg_buffer_sync(struct eg_daemon *d, struct eg_partition *p, uint32_t number
             all = present[i] & 1;
         /* Allocated, but not touched yet (or swapped out, or a lie): the kernel is to confirm it. */
         if (!all && eg_shm_allocate(p->buffers[number].fd, at, n) != EAGRE_OK)
-            return;
+            return false;
         at += n;
         set_allocated(d, p, number, at);
     }
+    return true;
 }

@@ -105,37 +105,52 @@ static void repair_buffer(struct eg_partition *p, uint32_t number, uint32_t owne
                      p->number, owner, eg_error_text());
 }
 
-/* The dead one's claims in segment seq, wherever that lies now. */
-static void repair_segment(struct eg_daemon *d, struct eg_partition *p, uint64_t seq,
+/* The dead one's claims in segment seq, wherever that lies now. False: not all of it can be looked at now. */
+static bool repair_segment(struct eg_daemon *d, struct eg_partition *p, uint64_t seq,
                            uint32_t owner, uint64_t *pads) {
+    bool whole = true;
     if (p->buffers == NULL || eg_partition_failed(p))
-        return;
+        return true;
     for (uint32_t n = 0; n < EG_BUFFERS_MAX; n++) {
         uint32_t use = eg_load_relaxed(&p->status->buffer[n].use);
         if (p->buffers[n].fd < 0 || eg_load_relaxed(&p->status->buffer[n].seq) != seq ||
             (use != EG_BUFFER_SLOT && use != EG_BUFFER_DETACHED))
             continue;
-        eg_buffer_sync(d, p, n);
+        whole &= eg_buffer_sync(d, p, n);
         repair_buffer(p, n, owner, pads);
     }
     eg_slots_wake(d, p); /* its pins may have held a slot back */
+    return whole;
 }
 
-void eg_client_bury(struct eg_daemon *d, struct eg_client *c) {
+static bool may_produce(const struct eg_client *c, const struct eg_topic *t) {
+    const struct eg_grant *g = eg_client_grant(c, t->meta.uid);
+    return g != NULL && g->producers > 0;
+}
+
+bool eg_client_bury(struct eg_daemon *d, struct eg_client *c) {
     uint32_t owner = c->entry->owner;
-    bool produced = false;
-    uint64_t pads = 0;
+    bool produced = false, whole = true;
+    uint64_t pads = 0, seen[EG_CLIENT_PINS];
+    size_t count = 0;
     eg_store_release(&c->entry->state, EG_CLIENT_DEAD);
     for (uint32_t k = 0; k < EG_CLIENT_PINS; k++) {
-        /* The page says what its owner wrote there: the index is checked, and only the owner's own frames are
-         * touched, wherever it leads. */
+        /* The page says what its owner wrote there. So the index is checked; only the owner's own frames are
+         * touched, wherever it leads; and it leads, once, to what the client may produce to: or else anybody
+         * could have us walk the largest segments of others' topics, hundreds of times. */
         uint64_t pin = eg_load_acquire(&c->page->pin[k].pin);
         uint32_t index = eg_pin_index_plus_1(pin);
         if (!eg_pin_is_producer(pin) || index == 0 || index > EG_PARTITIONS_MAX)
             continue;
         struct eg_partition *p = d->topics->by_index[index - 1];
-        if (p != NULL)
-            repair_segment(d, p, eg_pin_seq(pin), owner, &pads);
+        pin = eg_pin_make(true, index - 1, eg_pin_seq(pin));
+        bool again = p == NULL || !may_produce(c, p->topic);
+        for (size_t i = 0; i < count && !again; i++)
+            again = seen[i] == pin;
+        if (again)
+            continue;
+        seen[count++] = pin;
+        whole &= repair_segment(d, p, eg_pin_seq(pin), owner, &pads);
     }
     for (uint32_t g = 0; g < EG_CLIENT_GRANTS; g++) {
         const struct eg_grant *grant = &c->entry->grants[g];
@@ -148,10 +163,16 @@ void eg_client_bury(struct eg_daemon *d, struct eg_client *c) {
             /* No pins there: what it had not published is in the segment that it made active itself. */
             struct eg_partition *p = t->part[k];
             uint64_t active = eg_load_acquire(&p->ring->active);
-            repair_segment(d, p, active, owner, &pads);
+            whole &= repair_segment(d, p, active, owner, &pads);
             if (active > 0)
-                repair_segment(d, p, active - 1, owner, &pads);
+                whole &= repair_segment(d, p, active - 1, owner, &pads);
         }
+    }
+    if (!whole) {
+        static struct eg_log_limit limit;
+        eg_log_limited(&limit, EG_LOG_WARNING, "repair after client %u is not complete yet: %s", owner,
+                       eg_error_text());
+        return false; /* its pins and its number stay */
     }
     for (uint32_t k = 0; k < EG_CLIENT_PINS; k++)
         eg_store_release(&c->page->pin[k].pin, EG_PIN_NONE);
@@ -163,6 +184,7 @@ void eg_client_bury(struct eg_daemon *d, struct eg_client *c) {
                     c->entry->name, (int)c->entry->pid, pads);
     EG_FAULT("owner.freed");
     eg_client_free(d, c);
+    return true;
 }
 
 /* ---- the service --------------------------------------------------------------------------------- */
@@ -179,7 +201,11 @@ static int64_t tick(struct eg_daemon *d, int64_t now) {
         if (c->look_ns <= now) {
             c->look_ns = INT64_MAX;
             if (eg_client_verdict(c) != EG_VERDICT_LIVES) {
-                eg_client_bury(d, c);
+                if (eg_client_bury(d, c))
+                    continue;
+                c->look_ns = now + LOOK_NS; /* memory is short: try again */
+                if (c->look_ns < all->look_ns)
+                    all->look_ns = c->look_ns;
                 continue;
             }
             /* One witness alone, or a session that is not back yet. */

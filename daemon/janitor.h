@@ -14,7 +14,8 @@ enum eg_verdict { EG_VERDICT_LIVES, EG_VERDICT_DEAD, EG_VERDICT_LEFT };
 
 /* LEFT: it lives, but closed its instance in an orderly way. */
 enum eg_verdict eg_client_verdict(struct eg_client *c);
-/* Turn its unpublished claims into pads, wake who waited for them, free the owner. */
-void eg_client_bury(struct eg_daemon *d, struct eg_client *c);
+/* Turn its unpublished claims into pads, wake who waited for them, free the owner. False: memory is short and
+ * not all of its claims can be looked at: nothing is freed, call it again later. */
+bool eg_client_bury(struct eg_daemon *d, struct eg_client *c);
 
 #endif

@@ -151,7 +151,7 @@ bool eg_partition_seal(struct eg_daemon *d, struct eg_partition *p, struct eg_me
     bool sealed = false;
     uint64_t capacity = eg_partition_capacity(p);
     for (int tries = 0; tries < 1000 && !sealed; tries++) {
-        eg_buffer_sync(d, p, number);
+        (void)eg_buffer_sync(d, p, number); /* what it cannot confirm is allocated here */
         if (!walk(p, number, UINT32_MAX, &pos, &index, &sealed))
             return false;
         if (sealed)

@@ -108,8 +108,10 @@ void eg_buffer_drop(struct eg_daemon *d, struct eg_partition *p, uint32_t number
 #define EG_ALLOCATE_BATCH (UINT64_C(2) << 20)
 #define EG_AGAIN 1
 int eg_buffer_allocate(struct eg_daemon *d, struct eg_partition *p, uint32_t number, uint64_t to);
-/* Producers allocate too, and say so in the buffer's header: make sure of it, up to what that says. */
-void eg_buffer_sync(struct eg_daemon *d, struct eg_partition *p, uint32_t number);
+/* Producers allocate too, and say so in the buffer's header: make sure of it, up to what that says. False: the
+ * kernel does not confirm all of it now (memory is short). What lies beyond may hold frames, so then neither
+ * "it is zero" nor "it is repaired" can be said of the buffer: try again later. */
+bool eg_buffer_sync(struct eg_daemon *d, struct eg_partition *p, uint32_t number);
 void eg_buffer_use(struct eg_partition *p, uint32_t number, enum eg_buffer_use use, uint64_t seq);
 
 /* Before segment seq can be written: the mark in the store lies behind every offset it could give. */

@@ -120,7 +120,7 @@ static bool fill(struct eg_daemon *d, struct eg_partition *p, uint64_t seq, uint
     to = to < capacity ? to : capacity;
     if (eg_buffer_allocated(p, n) >= to)
         return false;
-    eg_buffer_sync(d, p, n);
+    (void)eg_buffer_sync(d, p, n); /* what it cannot confirm is allocated here */
     if (eg_buffer_allocated(p, n) >= to)
         return false;
     int rc = eg_buffer_allocate(d, p, n, to);
@@ -184,9 +184,9 @@ static bool clean(struct eg_daemon *d, struct eg_partition *p) {
         p->clean_at = EG_SEGMENT_DATA;
     }
     uint32_t n = p->cleaning;
-    if (p->clean_at == EG_SEGMENT_DATA)
-        eg_buffer_sync(d, p, n);
     bool drop = find_use(p, EG_BUFFER_SPARE) != EG_NO_BUFFER; /* one is enough */
+    if (!drop && p->clean_at == EG_SEGMENT_DATA && !eg_buffer_sync(d, p, n))
+        drop = true; /* who knows what lies behind what we may touch */
     if (!drop && !zero_slice(p, n, &p->clean_at))
         return true;
     p->cleaning = EG_NO_BUFFER;
@@ -372,7 +372,12 @@ static bool retire_step(struct eg_daemon *d, struct eg_partition *p, int64_t now
             return false;
         }
         show_blocked(p, pids, 0);
-        eg_buffer_sync(d, p, n);
+        if (!eg_buffer_sync(d, p, n)) { /* beyond what we may touch its old frames would stay */
+            static struct eg_log_limit limit;
+            eg_log_limited(&limit, EG_LOG_WARNING, "topic '%s' partition %u: a segment cannot be cleaned yet: %s",
+                           eg_topic_name(p->topic), p->number, eg_error_text());
+            return false;
+        }
         prepare_header(p, n, next);
         EG_FAULT("retire.reset");
         p->zero_at = EG_SEGMENT_DATA;

@@ -117,7 +117,8 @@ void eagre_consumer_close(eagre_consumer_t *c) {
     if (*c->fork_guard != 0) {
         eg_notifier_close(c->notifier);
         retract(c);
-        if (c->has_bell)
+        /* Of an instance that is gone, the number may be another consumer's now. */
+        if (c->has_bell && c->generation == eg_load_relaxed(&c->e->generation))
             eg_bell_put(c->e, c->bell);
         eg_pin_cell_put(c->e, c->pin);
         eg_pin_cell_put(c->e, c->look_pin);
@@ -519,6 +520,11 @@ static inline int poll_spin(eagre_consumer_t *c, eagre_record_t *records, size_t
     return rc;
 }
 
+/* All who publish have fences of their own. */
+static bool producers_fence(const eagre_consumer_t *c) {
+    return (eg_load_relaxed(&c->e->bus->flags) & EG_BUS_NO_MEMBARRIER) != 0;
+}
+
 /* Nothing was there: sleep until something may be, at most left_ns (and at most so long that the
  * session is looked after). idle: nothing came during the last sleep, so do not stay awake again. */
 static void wait_for_news(eagre_consumer_t *c, int64_t left_ns, bool idle) {
@@ -539,7 +545,7 @@ static void wait_for_news(eagre_consumer_t *c, int64_t left_ns, bool idle) {
     EG_FAULT("sleep.before_futex");
     if (closed || !news(c))
         eg_futex_wait(&c->e->bells_ro->bell[c->bell].rings, seen,
-                      c->may_membarrier || c->e->full_fence || limit < SLEEP_WITHOUT_MEMBARRIER
+                      c->may_membarrier || producers_fence(c) || limit < SLEEP_WITHOUT_MEMBARRIER
                           ? limit
                           : SLEEP_WITHOUT_MEMBARRIER);
     retract(c);
@@ -573,6 +579,7 @@ static __attribute__((noinline)) int poll_wait(eagre_consumer_t *c, eagre_record
         int64_t left = limit - (now - start);
         int session = EAGRE_OK;
         if (now - checked >= SESSION_CHECK_NS || left <= 0 || stopped(c)) {
+            let_go(c); /* who stays pinned never sees that the topic was deleted */
             session = check_session(c);
             checked = now;
             if (session != EAGRE_OK && session != EAGRE_E_NO_DAEMON)

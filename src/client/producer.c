@@ -253,7 +253,8 @@ static __attribute__((cold, noinline)) int claim_wait(eagre_producer_t *p, struc
     int64_t start = eg_mono_ns();
     int64_t limit = block_limit_ns(p);
     for (;;) {
-        if (rc != EAGRE_E_WOULD_BLOCK)
+        /* NO_DAEMON: it went on to a buffer that only a daemon, or another instance's, can give us. */
+        if (rc != EAGRE_E_WOULD_BLOCK && rc != EAGRE_E_NO_DAEMON)
             return rc == EAGRE_OK ? rc : eg_error_add(rc, "topic '%s'", p->topic->name);
         /* `room` first: what happens after this load ends the wait below. */
         struct eg_partition_status *status = w->map->status;
@@ -267,7 +268,7 @@ static __attribute__((cold, noinline)) int claim_wait(eagre_producer_t *p, struc
             seen = eg_load_acquire(&status->room);
         }
         rc = eg_writer_claim(w, length, count, c);
-        if (rc != EAGRE_E_WOULD_BLOCK)
+        if (rc != EAGRE_E_WOULD_BLOCK && rc != EAGRE_E_NO_DAEMON)
             continue;
         int64_t left = limit - (eg_mono_ns() - start);
         if (left <= 0)

@@ -351,6 +351,13 @@ static bool may_be_repeated(const struct eg_enc *req) {
 
 int eg_session_request(struct eagre *e, struct eg_enc *req, void *reply_buf, size_t reply_cap,
                        struct eg_dec *reply, int *fds, size_t fds_cap, size_t *nfds) {
+    uint32_t unused;
+    return eg_session_request_in(e, req, reply_buf, reply_cap, reply, fds, fds_cap, nfds, &unused);
+}
+
+int eg_session_request_in(struct eagre *e, struct eg_enc *req, void *reply_buf, size_t reply_cap,
+                          struct eg_dec *reply, int *fds, size_t fds_cap, size_t *nfds,
+                          uint32_t *generation) {
     int rc = eg_session_forked(e);
     if (rc != EAGRE_OK)
         return rc;
@@ -367,6 +374,7 @@ int eg_session_request(struct eagre *e, struct eg_enc *req, void *reply_buf, siz
         if (!died || (sent && !may_be_repeated(req)))
             break;
     }
+    *generation = eg_load_relaxed(&e->generation); /* written under the lock */
     pthread_mutex_unlock(&e->lock);
     return rc;
 }

@@ -80,6 +80,11 @@ int eg_session_forked(const struct eagre *e);
 int eg_session_request(struct eagre *e, struct eg_enc *req, void *reply_buf, size_t reply_cap,
                        struct eg_dec *reply, int *fds, size_t fds_cap, size_t *nfds);
 
+/* The same, and which generation of the instance it was that answered. */
+int eg_session_request_in(struct eagre *e, struct eg_enc *req, void *reply_buf, size_t reply_cap,
+                          struct eg_dec *reply, int *fds, size_t fds_cap, size_t *nfds,
+                          uint32_t *generation);
+
 /*
  * For slow paths: is there a daemon? Notices a closed socket or a changed bus and tries to connect,
  * without waiting for one to appear and at most each 20 ms. EAGRE_OK, or EAGRE_E_NO_DAEMON while

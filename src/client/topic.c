@@ -308,17 +308,17 @@ static int open_once(struct eg_topic *t) {
     eg_enc_u8(&req, (uint8_t)t->role);
     eg_enc_u32(&req, node);
     eg_enc_str(&req, t->name);
-    t->generation = eg_load_acquire(&t->e->generation);
-    int rc = eg_session_request(t->e, &req, answer, sizeof(answer), &reply, fds, OPEN_FDS, &nfds);
+    /* The generation of who granted it: the request itself may find that the instance was replaced, and a grant
+     * that is not given back blocks a topic with writers=single. */
+    int rc = eg_session_request_in(t->e, &req, answer, sizeof(answer), &reply, fds, OPEN_FDS, &nfds,
+                                   &t->generation);
     if (rc != EAGRE_OK)
         return rc;
     t->uid = eg_dec_u32(&reply);
     uint32_t partitions = eg_dec_u32(&reply);
     if (!eg_dec_end(&reply) || nfds != expected)
         rc = eg_error_set(EAGRE_E_PROTOCOL, "eagred's answer to OPEN is malformed");
-    else if (
-        is_outdated(
-            t)) /* it was replaced before or after this OPEN: it has it, or it does not matter */
+    else if (is_outdated(t)) /* replaced after this OPEN: the grant went with it */
         rc = outdated(t);
     else if (expected == OPEN_FDS)
         rc = eg_attach_producer(t->e, t->generation, fds[3], fds[4]);

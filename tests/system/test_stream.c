@@ -419,6 +419,49 @@ static void a_deleted_topic_is_gone_for_who_uses_it(void **state) {
     eagre_producer_close(p);
 }
 
+static void *delete_topic(void *arg) {
+    OK(eagre_topic_delete(e, "t"));
+    return arg;
+}
+
+/* Pinned and awake all the time, it never looks at the slot by itself. */
+static void a_spinning_consumer_learns_it_too(void **state) {
+    (void)state;
+    eagre_consumer_options_t o = EAGRE_CONSUMER_OPTIONS_INIT;
+    eagre_consumer_t *c;
+    eagre_record_t r;
+    size_t n;
+    pthread_t thread;
+    o.wait = EAGRE_WAIT_YIELD;
+    o.auto_offset_reset = EAGRE_RESET_EARLIEST;
+    eagre_producer_t *p = producer(EG_TEST_LIMIT_MS);
+    OK(put_number(p, 1));
+    eagre_producer_close(p);
+    OK(eagre_consumer_open(e, &o, &c));
+    OK(eagre_consumer_assign(c, "t", 0));
+    next(c);
+    OK(eagre_consumer_poll(c, &r, 1, 0, &n));
+    assert_int_equal(pthread_create(&thread, NULL, delete_topic, NULL), 0);
+    IS(eagre_consumer_poll(c, &r, 1, EG_TEST_LIMIT_MS, &n), EAGRE_E_TOPIC_DELETED);
+    pthread_join(thread, NULL);
+    eagre_consumer_close(c);
+}
+
+/* The request itself finds out that the instance was replaced: its grant counts once. */
+static void a_single_writer_opens_in_the_next_instance(void **state) {
+    (void)state;
+    const eagre_setting_t settings[] = {{"segment.bytes", "64K"}, {"writers", "single"}};
+    eagre_producer_t *p;
+    OK(eagre_topic_create(e, "s", settings, 2));
+    for (int i = 0; i < 3; i++) {
+        OK(eagre_producer_open(e, "s", NULL, &p));
+        OK(put_number(p, 1));
+        eagre_producer_close(p);
+        assert_int_equal(eg_bus_stop(bus), 0);
+        eg_bus_start(bus, NULL);
+    }
+}
+
 static void new_partitions_are_found(void **state) {
     (void)state;
     eagre_producer_t *p = producer(EG_TEST_LIMIT_MS);
@@ -701,6 +744,8 @@ int main(void) {
         T(handles_go_on_in_the_next_instance),
         T(a_producer_waits_for_the_daemon),
         T(a_deleted_topic_is_gone_for_who_uses_it),
+        T(a_spinning_consumer_learns_it_too),
+        T(a_single_writer_opens_in_the_next_instance),
         T(new_partitions_are_found),
         T(a_descriptor_for_epoll),
         T(every_strategy_gets_its_record),

@@ -67,6 +67,20 @@ static void drop_all(struct eg_daemon *d) {
     d->fresh = true;
 }
 
+/* A keeper is found by the socket, topics by the directory. Another directory's topics, or these in a state that
+ * is not this memory's, have the same ids and may have the same settings: only this tells. */
+static int check_directory(struct eg_daemon *d) {
+    uint64_t noted;
+    int rc = eg_meta_instance_get(d->meta, &noted);
+    if (rc != EAGRE_OK || noted == d->bus->instance_id)
+        return rc;
+    return eg_error_set(EAGRE_E_STATE,
+                        "the keeper of %s holds the memory of a daemon that did not use %s, or used it in another "
+                        "state: start eagred with that one's --dir, or end the keeper (its pid is in keeper.pid "
+                        "beside the socket) to start empty",
+                        d->config.socket, d->config.dir);
+}
+
 static int start_page(struct eg_daemon *d) {
     d->bus = take(d, "bus", EG_PAGE, &d->bus_fd);
     if (d->bus != NULL &&
@@ -98,6 +112,12 @@ static int start_page(struct eg_daemon *d) {
         d->bus = at;
         eg_magic_init(&d->bus->magic);
         rc = eg_random_bytes(&d->bus->instance_id, sizeof(d->bus->instance_id));
+        if (rc == EAGRE_OK) /* before anybody keeps it */
+            rc = eg_meta_instance_put(d->meta, d->bus->instance_id);
+        if (rc != EAGRE_OK)
+            return rc;
+    } else {
+        int rc = check_directory(d);
         if (rc != EAGRE_OK)
             return rc;
     }

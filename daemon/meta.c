@@ -2,7 +2,7 @@
  * meta.c - LMDB in DIR/meta. Databases:
  *   topics  name -> record (below)
  *   marks   partition uid, big-endian -> clean (u32), end (i64), seq (u64)
- *   ids     "format", "last.topic", "last.partition" -> u32
+ *   ids     "format", "last.topic", "last.partition", "instance.low", "instance.high" -> u32
  * All numbers in values are little-endian.
  */
 #include "meta.h"
@@ -227,6 +227,31 @@ void eg_meta_close(struct eg_meta *m) {
     if (m->env != NULL)
         mdb_env_close(m->env);
     free(m);
+}
+
+int eg_meta_instance_get(struct eg_meta *m, uint64_t *out) {
+    uint32_t low = 0, high = 0;
+    MDB_txn *txn;
+    int rc = begin(m, MDB_RDONLY, &txn);
+    if (rc != EAGRE_OK)
+        return rc;
+    rc = get_u32(m, txn, "instance.low", &low);
+    if (rc == EAGRE_OK)
+        rc = get_u32(m, txn, "instance.high", &high);
+    mdb_txn_abort(txn);
+    *out = (uint64_t)high << 32 | low;
+    return rc;
+}
+
+int eg_meta_instance_put(struct eg_meta *m, uint64_t instance) {
+    MDB_txn *txn;
+    int rc = begin(m, 0, &txn);
+    if (rc != EAGRE_OK)
+        return rc;
+    rc = put_u32(m, txn, "instance.low", (uint32_t)instance);
+    if (rc == EAGRE_OK)
+        rc = put_u32(m, txn, "instance.high", (uint32_t)(instance >> 32));
+    return end(m, txn, rc);
 }
 
 /* ---- topics --------------------------------------------------------------------------------------------- */

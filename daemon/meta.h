@@ -28,6 +28,10 @@ struct eg_meta_topic {
     char settings[2048];
 };
 
+/* The instance whose memory goes with these topics; 0: there was none yet. */
+int eg_meta_instance_get(struct eg_meta *m, uint64_t *out);
+int eg_meta_instance_put(struct eg_meta *m, uint64_t instance);
+
 /* Next never-used ids: reserves n partition uids in the same transaction as the put. */
 int eg_meta_topic_create(struct eg_meta *m, struct eg_meta_topic *t); /* fills uid, first run */
 int eg_meta_topic_grow(struct eg_meta *m, struct eg_meta_topic *t, uint32_t partitions);

@@ -133,6 +133,18 @@ static void memory_outlives_sigkill(void **state) {
     assert_int_equal(epoch, 1);
 }
 
+static void memory_of_another_directory_is_refused(void **state) {
+    struct eg_test_bus *b = *state, other;
+    uint32_t epoch;
+    uint64_t id = instance_of(b, &epoch);
+    eg_bus_kill(b);
+    eg_bus_init(&other);
+    REFUSED(&other, 1, "did not use", "--socket", b->socket);
+    eg_bus_start(b, NULL); /* and nothing is lost */
+    assert_true(instance_of(b, &epoch) == id);
+    eg_bus_remove(&other);
+}
+
 static void memory_outlives_sigusr2(void **state) {
     struct eg_test_bus *b = *state;
     uint32_t epoch;
@@ -409,6 +421,7 @@ int main(void) {
         STARTED(a_stale_socket_is_replaced),
         STOPPED(the_socket_has_its_mode),
         STARTED(memory_outlives_sigkill),
+        STARTED(memory_of_another_directory_is_refused),
         STARTED(memory_outlives_sigusr2),
         STARTED(a_killed_keeper_is_replaced_and_gets_everything),
         STOPPED(a_keeper_without_daemon_ends_after_its_time),

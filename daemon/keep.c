@@ -152,23 +152,28 @@ int eg_keep_open(const struct eg_config *config, struct eg_keep **out, bool *fre
 
 static void watch(struct eg_keep *k, bool on);
 
+static int put_batch(struct eg_keep *k, struct eg_keeper_message *m, const int *fds) {
+    int rc = m->count > 0 ? eg_keeper_ask(&k->link, m, fds, m->count, NULL, NULL) : EAGRE_OK;
+    *m = (struct eg_keeper_message){.op = EG_KEEPER_PUT};
+    return rc;
+}
+
+/* The bus page last, on its own: should we die on the way, a successor that does not find it knows that what it
+ * finds is not all, and takes none of it. */
 static int put_everything(struct eg_keep *k) {
     struct eg_keeper_message m = {.op = EG_KEEPER_PUT};
-    int fds[EG_KEEPER_BATCH];
-    for (uint32_t i = 1; i <= k->table.used; i++) {
-        const struct eg_kept *e = &k->table.entry[i];
-        if (e->name[0] != '\0') {
+    int fds[EG_KEEPER_BATCH], rc = EAGRE_OK;
+    const uint32_t bus = eg_kept_find(&k->table, "bus"), used = k->table.used;
+    for (uint32_t i = 1; rc == EAGRE_OK && i <= used + 1; i++) {
+        if (i > used || m.count == EG_KEEPER_BATCH)
+            rc = put_batch(k, &m, fds);
+        const struct eg_kept *e = &k->table.entry[i > used ? bus : i];
+        if (rc == EAGRE_OK && e->name[0] != '\0' && (i > used || i != bus)) {
             memcpy(m.names[m.count], e->name, EG_KEPT_NAME);
             fds[m.count++] = e->fd;
         }
-        if (m.count == EG_KEEPER_BATCH || (i == k->table.used && m.count > 0)) {
-            int rc = eg_keeper_ask(&k->link, &m, fds, m.count, NULL, NULL);
-            if (rc != EAGRE_OK)
-                return rc;
-            m = (struct eg_keeper_message){.op = EG_KEEPER_PUT};
-        }
     }
-    return EAGRE_OK;
+    return rc == EAGRE_OK ? put_batch(k, &m, fds) : rc;
 }
 
 static void replace_keeper(struct eg_keep *k) {

@@ -252,7 +252,7 @@ static inline void fill(const struct eg_reader *r, const struct eg_frame_view *v
 int eg_reader_poll(struct eg_reader *r, eagre_record_t *records, size_t max, size_t *n) {
     struct eg_partition_map *m = r->map;
     size_t got = 0;
-    bool lost = false;
+    uint32_t lost = 0;
     int rc;
     *n = 0;
     if (!r->placed) {
@@ -285,9 +285,9 @@ int eg_reader_poll(struct eg_reader *r, eagre_record_t *records, size_t max, siz
             if (rc == EG_LOG_AGAIN)
                 break;
             if (rc == EG_LOG_GONE) {
-                /* Segments go in turn: with the next one this one goes, so we are not led here again. */
-                rc = lost ? corrupt(r, "the slot of the next segment is of another") : place(r);
-                lost = true;
+                /* Segments go in turn: with the next one this one goes. So we may be led here again by a ring
+                 * that turns very fast and holds nothing but pads, but not more often than it has slots. */
+                rc = lost++ > m->slots ? corrupt(r, "the slot of the next segment is of another") : place(r);
             }
             if (rc != EAGRE_OK)
                 goto failed;

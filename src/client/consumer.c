@@ -23,7 +23,7 @@
 #define LOOK_MAX_NS 16000
 #define LOOK_FEW 8                     /* records at one go: look more often; see adapt() */
 #define LOOK_MANY 32                   /* look less often */
-#define SESSION_CHECK_NS 100000000     /* a waiting consumer looks after its session so often */
+#define SESSION_CHECK_NS 1000000000    /* a waiting consumer looks after its session so often */
 #define SLEEP_WITHOUT_MEMBARRIER 1000000 /* this process may not membarrier: sleep in short naps */
 
 struct subscription {
@@ -541,13 +541,18 @@ static void wait_for_news(eagre_consumer_t *c, int64_t left_ns, bool idle) {
         return;
     }
     let_go(c);
+    _Atomic uint32_t *bell = &c->e->bells_ro->bell[c->bell].rings;
+    int64_t nap = c->may_membarrier || producers_fence(c) ? EG_SLEEP_MAX_NS : SLEEP_WITHOUT_MEMBARRIER;
+    int64_t until = eg_mono_ns() + limit;
     uint32_t seen = announce(c);
     EG_FAULT("sleep.before_futex");
-    if (closed || !news(c))
-        eg_futex_wait(&c->e->bells_ro->bell[c->bell].rings, seen,
-                      c->may_membarrier || producers_fence(c) || limit < SLEEP_WITHOUT_MEMBARRIER
-                          ? limit
-                          : SLEEP_WITHOUT_MEMBARRIER);
+    /* Bounded: a waker may die before it rings. As long as nobody has rung, our bits stand and another look is
+     * all that has to be done in between: an idle consumer costs next to nothing. */
+    for (int64_t left = limit; left > 0 && (closed || !news(c)); left = until - eg_mono_ns()) {
+        eg_futex_wait(bell, seen, left < nap ? left : nap);
+        if (closed || eg_load_acquire(bell) != seen || stopped(c))
+            break;
+    }
     retract(c);
 }
 

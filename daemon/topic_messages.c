@@ -116,17 +116,6 @@ int eg_handle_TOPIC_LIST(struct eg_daemon *d, struct eg_session *s, struct eg_de
     return EAGRE_OK;
 }
 
-static int find(struct eg_daemon *d, const char *name, struct eg_topic **out) {
-    int rc = eg_topic_name_check(name);
-    if (rc != EAGRE_OK)
-        return rc;
-    struct eg_topic *t = eg_topic_by_name(d, name);
-    if (t == NULL)
-        return eg_error_set(EAGRE_E_UNKNOWN_TOPIC, "there is no topic '%s'", name);
-    *out = t;
-    return EAGRE_OK;
-}
-
 int eg_handle_TOPIC_DESCRIBE(struct eg_daemon *d, struct eg_session *s, struct eg_dec *in,
                              struct eg_reply *r) {
     char name[NAME_CAP], value[EG_ACCESS_TEXT];
@@ -135,7 +124,7 @@ int eg_handle_TOPIC_DESCRIBE(struct eg_daemon *d, struct eg_session *s, struct e
     eg_dec_str(in, name, sizeof(name));
     if (!eg_dec_end(in))
         return malformed("TOPIC_DESCRIBE");
-    int rc = find(d, name, &t);
+    int rc = eg_topic_find(d, name, &t);
     if (rc != EAGRE_OK)
         return rc;
     eg_enc_u32(r->out, t->meta.uid);
@@ -174,7 +163,7 @@ int eg_handle_PARTITIONS(struct eg_daemon *d, struct eg_session *s, struct eg_de
     uint32_t k = eg_dec_u32(in);
     if (!eg_dec_end(in))
         return malformed("PARTITIONS");
-    int rc = find(d, name, &t);
+    int rc = eg_topic_find(d, name, &t);
     if (rc != EAGRE_OK)
         return rc;
     uint16_t count = 0;
@@ -236,7 +225,7 @@ int eg_handle_OPEN(struct eg_daemon *d, struct eg_session *s, struct eg_dec *in,
     if (s->client == NULL)
         return eg_error_set(EAGRE_E_STATE, "OPEN before ATTACH");
     bool producer = role == EG_ROLE_PRODUCER;
-    int rc = find(d, name, &t);
+    int rc = eg_topic_find(d, name, &t);
     if (rc == EAGRE_OK)
         rc = check_access(s, t, role);
     if (rc == EAGRE_OK && producer)

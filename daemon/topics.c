@@ -121,14 +121,23 @@ static int apply(struct eg_settings *s, const char *name, const struct eg_change
     return rc == EAGRE_OK ? eg_settings_finish(s, name) : rc;
 }
 
-static int find_for_admin(struct eg_daemon *d, const struct eg_peer *peer, const char *name,
-                          struct eg_topic **out) {
+int eg_topic_find(struct eg_daemon *d, const char *name, struct eg_topic **out) {
     int rc = eg_topic_name_check(name);
     if (rc != EAGRE_OK)
         return rc;
     struct eg_topic *t = eg_topic_by_name(d, name);
     if (t == NULL)
         return eg_error_set(EAGRE_E_UNKNOWN_TOPIC, "there is no topic '%s'", name);
+    *out = t;
+    return EAGRE_OK;
+}
+
+static int find_for_admin(struct eg_daemon *d, const struct eg_peer *peer, const char *name,
+                          struct eg_topic **out) {
+    struct eg_topic *t = NULL;
+    int rc = eg_topic_find(d, name, &t);
+    if (rc != EAGRE_OK)
+        return rc;
     const struct eg_access *access = eg_settings_access(&t->settings, EG_SET_ACCESS_ADMIN);
     if (!eg_access_allows(access, peer, t->meta.owner_uid))
         return eg_error_set(EAGRE_E_PERMISSION,

@@ -47,6 +47,8 @@ struct eg_topics {
 };
 
 struct eg_topic *eg_topic_by_name(struct eg_daemon *d, const char *name);
+/* The same for a name from outside: checked. A bad name's error, or EAGRE_E_UNKNOWN_TOPIC. */
+int eg_topic_find(struct eg_daemon *d, const char *name, struct eg_topic **out);
 struct eg_topic *eg_topic_by_uid(struct eg_daemon *d, uint32_t uid);
 static inline const char *eg_topic_name(const struct eg_topic *t) { return t->meta.name; }
 

@@ -127,7 +127,7 @@ int32_t eagre_producer_partitions(eagre_producer_t *p) {
 int32_t eagre_partition_for_key(const void *key, size_t key_len, int32_t partitions) {
     if (partitions <= 0 || (key == NULL && key_len > 0))
         return 0;
-    return (int32_t)((eg_murmur2(key, key_len) & 0x7fffffff) % (uint32_t)partitions);
+    return (int32_t)eg_partition_of_key(key, key_len, (uint32_t)partitions);
 }
 
 static uint32_t next_sticky(eagre_producer_t *p, uint32_t partitions, uint64_t bytes) {

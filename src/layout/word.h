@@ -1,5 +1,5 @@
 /*
- * word.h - the three packed words of the protocol: frame word, slot word, tail hint. Pure
+ * word.h - the packed words of the protocol: frame, slot, tail hint, pin, index entry. Pure
  * arithmetic on values that were loaded once; no memory is touched here.
  *
  *   frame word   63        50 49        32 31           6  5   4  3 2  1 0

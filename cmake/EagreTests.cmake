@@ -4,7 +4,7 @@
 # tests/system/test_*.c          likewise, on the built programs
 # tests/fault/test_*.c           likewise, only where fault points are compiled in
 # Other .c files in these folders are helpers, linked to each test of the folder; fault takes system's.
-# ctest names: unit/log/writer, system/daemon, ...; ctest labels: unit, race, model, system, fault, abi.
+# ctest names: unit/log/writer, system/daemon, ...; ctest labels: unit, race, model, system, fault, soak, abi.
 set(EG_TEST_TIMEOUT 120)
 
 # Everything internal, users before used.
@@ -108,6 +108,19 @@ if(model)
         add_test(NAME ${name} COMMAND eg_model ${arguments})
         set_tests_properties(${name} PROPERTIES LABELS model TIMEOUT ${EG_TEST_TIMEOUT})
     endforeach()
+endif()
+
+# Clients that come and go by the thousand; what the instance has in use afterwards is what it had before.
+eg_sources(soak tests/soak)
+if(soak AND TARGET eagred AND CMAKE_C_COMPILER_ID STREQUAL "GNU" AND NOT EAGRE_SANITIZE MATCHES "thread")
+    eg_program(eg_soak eg-soak ${soak})
+    set_target_properties(eg_soak PROPERTIES
+        RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests/soak)
+    eg_test_settings(eg_soak)
+    target_link_libraries(eg_soak PRIVATE eg_helpers_system)
+    add_dependencies(eg_soak eagred eagre_keeper)
+    add_test(NAME soak/cycles COMMAND eg_soak --cycles 2000 --seed 1)
+    set_tests_properties(soak/cycles PROPERTIES LABELS soak TIMEOUT ${EG_TEST_TIMEOUT})
 endif()
 
 # What libeagre shows to the world. A sanitized library has other needs, so it is left out there.

@@ -4,8 +4,6 @@
 #include <inttypes.h>
 #include <limits.h>
 #include <string.h>
-#include <sys/eventfd.h>
-#include <sys/uio.h>
 #include <unistd.h>
 
 #include "daemon.h"
@@ -17,8 +15,6 @@
 #include "sys/shm.h"
 
 #define BELLS_BYTES eg_align_up(sizeof(struct eg_bells), EG_PAGE)
-
-static struct eg_watch event_watch;
 
 /* Map the kept object `name` of exactly `bytes`; *fd_out = -1 if there is none of that kind. */
 static void *take(struct eg_daemon *d, const char *name, size_t bytes, int *fd_out) {
@@ -137,58 +133,18 @@ static int start_bells(struct eg_daemon *d) {
     }
     eg_magic_init(&d->bells->magic);
     eg_magic_publish(&d->bells->magic, EG_MAGIC_BELLS);
-    eg_store_relaxed(&d->bells->asleep, 0);
     return eg_memfd_readonly(d->bells_fd, &d->bells_ro_fd);
-}
-
-static bool is_eventfd(int fd) {
-    char link[64], target[64];
-    snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
-    ssize_t n = readlink(link, target, sizeof(target) - 1);
-    if (n < 0)
-        return false;
-    target[n] = '\0';
-    return strcmp(target, "anon_inode:[eventfd]") == 0;
-}
-
-/* Producers have work; the services' ticks find out where. */
-static void event_ready(struct eg_daemon *d, struct eg_watch *w, uint32_t events) {
-    uint64_t count;
-    struct iovec to = {&count, sizeof(count)};
-    (void)d;
-    (void)events;
-    /* RWF_NOWAIT: O_NONBLOCK is a flag of the open file, which any producer can clear. */
-    ssize_t ignored = preadv2(w->fd, &to, 1, -1, RWF_NOWAIT);
-    (void)ignored;
-}
-
-static int start_event(struct eg_daemon *d) {
-    d->event_fd = eg_keep_take(d->keep, "event");
-    if (d->event_fd >= 0 && !is_eventfd(d->event_fd)) {
-        eg_log_error("the keeper's 'event' is no eventfd");
-        eg_keep_drop(d->keep, "event");
-        close(d->event_fd);
-        d->event_fd = -1;
-    }
-    if (d->event_fd < 0)
-        d->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    if (d->event_fd < 0)
-        return eg_error_set(EAGRE_E_SYSTEM, "eventfd: %s", strerror(errno));
-    event_watch = (struct eg_watch){.fd = d->event_fd, .ready = event_ready};
-    return eg_loop_add(d->loop, &event_watch, EPOLLIN | EPOLLET);
 }
 
 static int put_all(struct eg_daemon *d) {
     int rc = eg_keep_put(d->keep, "bells", d->bells_fd);
-    if (rc == EAGRE_OK)
-        rc = eg_keep_put(d->keep, "event", d->event_fd);
     if (rc == EAGRE_OK)
         rc = eg_keep_put(d->keep, "bus", d->bus_fd); /* last: where it is, the others are */
     return rc;
 }
 
 static void close_all(struct eg_daemon *d) {
-    int *const fds[] = {&d->bus_fd, &d->bus_ro_fd, &d->bells_fd, &d->bells_ro_fd, &d->event_fd};
+    int *const fds[] = {&d->bus_fd, &d->bus_ro_fd, &d->bells_fd, &d->bells_ro_fd};
     for (size_t i = 0; i < sizeof(fds) / sizeof(fds[0]); i++) {
         if (*fds[i] >= 0)
             close(*fds[i]);
@@ -203,12 +159,10 @@ static void close_all(struct eg_daemon *d) {
 }
 
 static int bus_start(struct eg_daemon *d) {
-    d->bus_fd = d->bus_ro_fd = d->bells_fd = d->bells_ro_fd = d->event_fd = -1;
+    d->bus_fd = d->bus_ro_fd = d->bells_fd = d->bells_ro_fd = -1;
     int rc = start_page(d);
     if (rc == EAGRE_OK)
         rc = start_bells(d);
-    if (rc == EAGRE_OK)
-        rc = start_event(d);
     if (rc != EAGRE_OK) {
         close_all(d);
         return rc;
@@ -222,6 +176,7 @@ static int bus_start(struct eg_daemon *d) {
     d->epoch =
         eg_load_relaxed(&d->bus->epoch) + 1; /* only daemons write it, and we hold the lock */
     eg_store_relaxed(&d->bus->flags, d->membarrier ? 0 : EG_BUS_NO_MEMBARRIER);
+    eg_store_relaxed(&d->bus->asleep, EG_AWAKE);
     eg_store_relaxed(&d->bus->daemon_pid, (uint32_t)getpid());
     eg_store_relaxed(&d->bus->state, EG_BUS_RUNNING);
     /* Release: who sees the epoch sees the lines above. Partner: clients' acquire. */
@@ -229,7 +184,6 @@ static int bus_start(struct eg_daemon *d) {
     eg_magic_publish(&d->bus->magic, EG_MAGIC_BUS);
     rc = put_all(d);
     if (rc != EAGRE_OK) {
-        eg_loop_remove(d->loop, &event_watch);
         close_all(d);
         return rc;
     }
@@ -255,7 +209,6 @@ static void bus_stop(struct eg_daemon *d, bool keep) {
         eg_store_release(&d->bus->state, EG_BUS_STOPPED);
         eg_bus_ring_all(d);
     }
-    eg_loop_remove(d->loop, &event_watch);
     close_all(d);
 }
 

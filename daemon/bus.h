@@ -1,5 +1,5 @@
 /*
- * bus.h - the instance-wide objects: bus page, bells, the daemon's eventfd.
+ * bus.h - the instance-wide objects: bus page and bells.
  */
 #ifndef EG_BUS_H
 #define EG_BUS_H

@@ -49,7 +49,6 @@ struct eg_daemon {
     struct eg_bells *bells;
     int bus_fd, bus_ro_fd;
     int bells_fd, bells_ro_fd;
-    int event_fd; /* eventfd: producers write it when bells->asleep */
     uint64_t instance_id;
     uint32_t epoch;
     bool membarrier; /* eg_membarrier() works; else EG_BUS_NO_MEMBARRIER is set in the bus */
@@ -72,7 +71,7 @@ void eg_daemon_stop(struct eg_daemon *d, enum eg_stop how, const char *why);
 extern const struct eg_service eg_lock_service; /* lock.c: instance locks, pid file */
 extern const struct eg_service eg_meta_service; /* meta.c */
 extern const struct eg_service eg_keep_service; /* keep.c */
-extern const struct eg_service eg_bus_service;  /* bus.c: bus page, bells, eventfd */
+extern const struct eg_service eg_bus_service;  /* bus.c: bus page, bells */
 extern const struct eg_service
     eg_placement_service; /* placement.c: binding, before memory is touched */
 extern const struct eg_service eg_topics_service;  /* topics.c: recovery of topics and partitions */

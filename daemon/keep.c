@@ -41,8 +41,8 @@ static bool is_kept_name(const char *name) {
     size_t n = strlen(name);
     if (n == 0 || n > EG_KEEP_NAME_MAX)
         return false;
-    if (strcmp(name, "bus") == 0 || strcmp(name, "bells") == 0 || strcmp(name, "clients") == 0 ||
-        strcmp(name, "event") == 0)
+    if (strcmp(name, "bus") == 0 || strcmp(name, "bells") == 0 ||
+        strcmp(name, "clients") == 0)
         return true;
     return strchr("ctp", name[0]) != NULL && name[1] >= '0' && name[1] <= '9';
 }

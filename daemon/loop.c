@@ -1,12 +1,12 @@
 #include "loop.h"
 
 #include <errno.h>
-#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "daemon.h"
+#include "slots.h"
 #include "sys/atomic.h"
 #include "sys/clock.h"
 #include "sys/errbuf.h"
@@ -65,26 +65,6 @@ void eg_loop_remove(struct eg_loop *l, struct eg_watch *w) {
 
 void eg_loop_stop(struct eg_loop *l) { l->stop = true; }
 
-static bool work_pending(struct eg_bells *b) {
-    for (size_t i = 0; i < EG_PARTITIONS_MAX / 64; i++)
-        /* seq_cst: after asleep was set; partner: a producer's fetch_or, which its load of asleep follows. */
-        if (atomic_load_explicit(&b->work[i], memory_order_seq_cst) != 0)
-            return true;
-    return false;
-}
-
-void eg_loop_take_work(struct eg_daemon *d,
-                       void (*f)(struct eg_daemon *d, uint32_t partition_index)) {
-    for (uint32_t i = 0; i < EG_PARTITIONS_MAX / 64; i++) {
-        if (eg_load_relaxed(&d->bells->work[i]) == 0) /* a bit that comes now is found next time */
-            continue;
-        /* acq_rel: see what the producer did before it set the bit. */
-        uint64_t bits = eg_exchange_acq_rel(&d->bells->work[i], 0);
-        for (; bits != 0; bits &= bits - 1)
-            f(d, i * 64 + (uint32_t)__builtin_ctzll(bits));
-    }
-}
-
 static int timeout_ms(int64_t now, int64_t next) {
     if (next == INT64_MAX)
         return -1;
@@ -100,14 +80,14 @@ static void wait_and_call(struct eg_daemon *d, int timeout) {
     struct eg_loop *l = d->loop;
     bool announce = timeout != 0;
     if (announce) {
-        atomic_store_explicit(&d->bells->asleep, timeout > 0 && timeout <= NAP_MS ? EG_NAPPING : EG_ASLEEP,
-                              memory_order_seq_cst); /* see loop.h */
-        if (work_pending(d->bells))
+        eg_store_relaxed(&d->bus->asleep, timeout > 0 && timeout <= NAP_MS ? EG_NAPPING : EG_ASLEEP);
+        eg_fence_seq_cst(); /* before the last look; partner: tell_daemon()'s in src/log/rotate.c */
+        if (eg_slots_moved(d))
             timeout = 0;
     }
     int n = epoll_wait(l->epoll_fd, l->events, ROUND, timeout);
     if (announce)
-        eg_store_relaxed(&d->bells->asleep, EG_AWAKE); /* late: one write to the eventfd too many */
+        eg_store_relaxed(&d->bus->asleep, EG_AWAKE); /* late: somebody rings for nothing */
     if (n < 0) {
         if (errno == EINTR)
             return;

@@ -4,11 +4,13 @@
  *   forever: tick every service; the earliest answer is how long epoll may wait; wait; call the
  *   watches that are ready (at most 64 a round, so that ticks are never far apart).
  *
- * Sleep: every wait is announced: bells->asleep (seq_cst), then bells->work is looked at once more. A
- * producer sets its bit in work, then loads asleep (both seq_cst): at least one of the two sees the other,
- * so no work is slept through. A nap between two ticks is announced as such: producers then ring only
- * if the next segment may be needed before it is over (src/log/rotate.c), so that in steady state they make no
- * system call, and with a small ring they do not wait.
+ * Sleep: a partition at which something happens is watched: slots.c looks at it every millisecond or so, and its
+ * producers need not ring. One that is quiet is not, and its next event rings (ring->watched says which). Every
+ * wait is announced in bus->asleep, then the watched partitions are looked at once more. A producer that opens a
+ * segment moves `active`, then looks at both (src/log/rotate.c): of two who look after they stored, at least one
+ * sees the other, so nothing is slept through. A nap between two ticks is announced as such: producers of a watched
+ * partition then ring only if the next segment may be needed before it is over, so that in steady state they make
+ * no system call, and with a small ring they do not wait.
  */
 #ifndef EG_LOOP_H
 #define EG_LOOP_H
@@ -38,12 +40,6 @@ void eg_loop_remove(struct eg_loop *l, struct eg_watch *w);
 /* Runs until eg_loop_stop(). */
 void eg_loop_run(struct eg_daemon *d);
 void eg_loop_stop(struct eg_loop *l);
-
-/* Takes every bit of bells->work and calls f with each partition index (0 .. EG_PARTITIONS_MAX - 1;
- * whether there is such a partition is the caller's business: any producer can set any bit). Whoever
- * ticks slots calls it, or the loop would find the bits again and never sleep. */
-void eg_loop_take_work(struct eg_daemon *d,
-                       void (*f)(struct eg_daemon *d, uint32_t partition_index));
 
 #define eg_container_of(ptr, type, member) ((type *)(void *)((char *)(ptr)-offsetof(type, member)))
 

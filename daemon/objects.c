@@ -45,14 +45,18 @@ uint32_t eg_topic_partition_uid(const struct eg_meta_topic *m, uint32_t partitio
 }
 
 /* What the objects begin with, and the handles for readers. */
-static int finish(struct eg_topic *t, void *const base[OBJECTS], const int fd[OBJECTS]) {
+static int finish(struct eg_daemon *d, struct eg_topic *t, void *const base[OBJECTS], const int fd[OBJECTS]) {
     int status_ro = -1, ring_ro = -1;
     int rc = eg_memfd_readonly(fd[STATUS], &status_ro);
     if (rc == EAGRE_OK)
         rc = eg_memfd_readonly(fd[RING], &ring_ro);
+    if (rc == EAGRE_OK)
+        rc = eg_topic_bell_open(d, t);
     if (rc != EAGRE_OK) {
         if (status_ro >= 0)
             close(status_ro);
+        if (ring_ro >= 0)
+            close(ring_ro);
         return rc;
     }
     t->status = base[STATUS];
@@ -127,7 +131,7 @@ int eg_topic_objects_make(struct eg_daemon *d, struct eg_topic *t) {
     for (int k = 0; rc == EAGRE_OK && k < OBJECTS; k++)
         rc = eg_keep_put(d->keep, keep_name(name, sizeof(name), t->meta.uid, k), fd[k]);
     if (rc == EAGRE_OK)
-        rc = finish(t, base, fd);
+        rc = finish(d, t, base, fd);
     if (rc != EAGRE_OK) {
         undo(d, t, base, fd, bytes, true);
         return eg_error_add(rc, "topic '%s'", eg_topic_name(t));
@@ -182,7 +186,7 @@ int eg_topic_objects_take(struct eg_daemon *d, struct eg_topic *t) {
         }
     }
     if (rc == EAGRE_OK)
-        rc = finish(t, base, fd);
+        rc = finish(d, t, base, fd);
     if (rc == EAGRE_OK)
         eg_topic_put_alterable(t, t->status);
     else
@@ -240,9 +244,9 @@ void eg_topic_mark_deleted(struct eg_topic_status *st, uint8_t *ring, size_t rin
     for (uint32_t k = 0; k < eg_load_relaxed(&st->partitions); k++) {
         struct eg_ring *r = (struct eg_ring *)(void *)(ring + k * ring_stride);
         for (uint32_t i = 0; ring != NULL && i < st->ring_segments; i++) {
+            /* A producer's READY -> OPEN that comes between the two is overwritten, and meant to be. */
             uint64_t word = eg_load_relaxed(&r->slot[i].word);
-            while (!eg_cas_acq_rel(&r->slot[i].word, &word,
-                                   (word & ~UINT64_C(0xff)) | EG_SLOT_RETIRING)) {}
+            eg_store_release(&r->slot[i].word, (word & ~UINT64_C(0xff)) | EG_SLOT_RETIRING);
         }
         eg_partition_room(eg_status_of(st, k));
     }
@@ -263,6 +267,7 @@ void eg_topic_objects_free(struct eg_daemon *d, struct eg_topic *t, bool drop) {
     for (int k = 0; k < OBJECTS; k++)
         bytes[k] = object_bytes(k, (uint32_t)t->settings.v[EG_SET_RING_SEGMENTS],
                                 (uint64_t)t->settings.v[EG_SET_SEGMENT_BYTES]);
+    eg_topic_bell_close(d, t, drop);
     undo(d, t, base, fd, bytes, drop);
     close(t->status_ro_fd);
     close(t->ring_ro_fd);

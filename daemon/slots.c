@@ -265,8 +265,11 @@ static void retire_mark(struct eg_partition *p) {
 static void retire_ready(struct eg_partition *p, uint64_t seq, uint32_t n) {
     uint32_t i = slot_of(p, seq);
     uint64_t word = eg_slot_make(seq, n, EG_SLOT_READY);
-    memset((void *)eg_ring_index(p->ring, eg_partition_slots(p), i, eg_partition_capacity(p)), 0,
-           eg_index_blocks(eg_partition_capacity(p)) * sizeof(uint64_t));
+    /* Relaxed: readers that are pinned on what the slot held before a swap may still look here. What they find
+     * is only where they begin to walk, and checked (src/log/reader.c). */
+    _Atomic uint64_t *index = eg_ring_index(p->ring, eg_partition_slots(p), i, eg_partition_capacity(p));
+    for (size_t k = 0; k < eg_index_blocks(eg_partition_capacity(p)); k++)
+        eg_store_relaxed(&index[k], 0);
     eg_store_relaxed(&p->status->sealed_ns[i], 0);
     EG_FAULT("ready.before");
     eg_store_release(&p->status->slot[i], word);
@@ -438,6 +441,8 @@ void eg_slots_wake(struct eg_daemon *d, struct eg_partition *p) {
     p->awake_until = eg_mono_ns() + AWAKE_NS;
     if (p->is_awake)
         return;
+    /* Acq_rel: who finds it set has moved `active` before we look. Partner: tell_daemon()'s exchange. */
+    eg_exchange_acq_rel(&p->ring->watched, 1);
     p->is_awake = true;
     p->previous_awake = NULL;
     p->next_awake = all->awake;
@@ -458,10 +463,27 @@ void eg_slots_forget(struct eg_daemon *d, struct eg_partition *p) {
         p->next_awake->previous_awake = p->previous_awake;
 }
 
-static void wake_by_index(struct eg_daemon *d, uint32_t index) {
-    struct eg_partition *p = index < EG_PARTITIONS_MAX ? d->topics->by_index[index] : NULL;
-    if (p != NULL && p->buffers != NULL)
+/* Nothing happens there: from now on its producers have to ring. */
+static void stop_watching(struct eg_daemon *d, struct eg_partition *p) {
+    eg_slots_forget(d, p);
+    if (eg_partition_failed(p))
+        return;
+    EG_FAULT("unwatch.before");
+    /* Acq_rel: who moved `active` before this exchange, and so did not ring, is seen by the look that follows;
+     * who exchanges later finds 0 and rings. Partner: tell_daemon()'s exchange. */
+    eg_exchange_acq_rel(&p->ring->watched, 0);
+    if (eg_load_acquire(&p->ring->active) != p->active)
         eg_slots_wake(d, p);
+}
+
+bool eg_slots_moved(struct eg_daemon *d) {
+    bool moved = false;
+    for (struct eg_partition *p = d->topics->awake; p != NULL; p = p->next_awake)
+        if (eg_load_relaxed(&p->ring->active) != p->active) {
+            p->next_look = 0;
+            moved = true;
+        }
+    return moved;
 }
 
 /* Wakes what retention.ms is due for. When to look again. */
@@ -485,7 +507,6 @@ static int64_t look_at_retention(struct eg_daemon *d, int64_t now) {
 
 static int64_t tick(struct eg_daemon *d, int64_t now) {
     struct eg_topics *all = d->topics;
-    eg_loop_take_work(d, wake_by_index);
     if (now >= all->retention_ns)
         all->retention_ns = look_at_retention(d, now);
     int64_t soonest = all->retention_ns, stop = now + TICK_NS;
@@ -495,7 +516,7 @@ static int64_t tick(struct eg_daemon *d, int64_t now) {
         if (p->next_look <= now) {
             p->next_look = eg_slots_work(d, p, now);
             if (p->next_look == INT64_MAX) {
-                eg_slots_forget(d, p);
+                stop_watching(d, p);
                 /* It may have a segment now whose time will come. */
                 if (p->topic->settings.v[EG_SET_RETENTION_MS] >= 0 &&
                     all->retention_ns > now + EG_NS_PER_S)
@@ -526,7 +547,8 @@ static int64_t tick(struct eg_daemon *d, int64_t now) {
 static int start(struct eg_daemon *d) {
     /* What a predecessor left unfinished is gone on with; and producers may have gone on without us. */
     for (uint32_t i = 0; i < EG_PARTITIONS_MAX; i++)
-        wake_by_index(d, i);
+        if (d->topics->by_index[i] != NULL && d->topics->by_index[i]->buffers != NULL)
+            eg_slots_wake(d, d->topics->by_index[i]);
     return EAGRE_OK;
 }
 

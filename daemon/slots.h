@@ -9,6 +9,8 @@
 
 /* Look at it every tick for a while: something happens there. */
 void eg_slots_wake(struct eg_daemon *d, struct eg_partition *p);
+/* The last look before the loop sleeps, see loop.h. True: a producer has opened a segment that was not seen yet. */
+bool eg_slots_moved(struct eg_daemon *d);
 /* It goes away. */
 void eg_slots_forget(struct eg_daemon *d, struct eg_partition *p);
 /* See how far producers got. False: the partition has failed. */

@@ -243,7 +243,7 @@ int eg_handle_OPEN(struct eg_daemon *d, struct eg_session *s, struct eg_dec *in,
     r->fds[r->nfds++] = t->waiters_fd;
     if (producer) {
         r->fds[r->nfds++] = d->bells_fd;
-        r->fds[r->nfds++] = d->event_fd;
+        r->fds[r->nfds++] = t->bell.fd;
     }
     return EAGRE_OK;
 }

@@ -9,6 +9,7 @@
 #define EG_TOPICS_H
 
 #include "daemon.h"
+#include "loop.h"
 #include "settings.h"
 
 struct eg_client;
@@ -24,6 +25,7 @@ struct eg_topic {
     int status_fd, ring_fd, waiters_fd;
     int status_ro_fd, ring_ro_fd; /* what is handed out to who only reads */
     size_t ring_stride;
+    struct eg_watch bell; /* of its eventfd: topic_bell.c */
 
     uint32_t partitions; /* present ones; entries of part */
     struct eg_partition **part;
@@ -83,5 +85,11 @@ uint64_t eg_topic_control_bytes(const struct eg_settings *s, uint32_t partitions
 /* What the keeper still has of topics that there are not any more. */
 void eg_topics_drop_leftovers(struct eg_daemon *d);
 uint32_t eg_topic_partition_uid(const struct eg_meta_topic *m, uint32_t partition);
+
+/* ---- topic_bell.c: the eventfd by which its producers wake the daemon ------------------------------ */
+
+/* Taken from the keeper or made anew, kept, watched. */
+int eg_topic_bell_open(struct eg_daemon *d, struct eg_topic *t);
+void eg_topic_bell_close(struct eg_daemon *d, struct eg_topic *t, bool drop);
 
 #endif

@@ -2,7 +2,6 @@
 #include "client/session.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -117,7 +116,7 @@ int eg_client_attach(struct eagre *e) {
     return rc;
 }
 
-int eg_attach_producer(struct eagre *e, uint32_t generation, int bells_fd, int event_fd) {
+int eg_attach_producer(struct eagre *e, uint32_t generation, int bells_fd) {
     int rc = EAGRE_OK;
     pthread_mutex_lock(&e->lock);
     if (generation != eg_load_relaxed(&e->generation)) {
@@ -129,19 +128,8 @@ int eg_attach_producer(struct eagre *e, uint32_t generation, int bells_fd, int e
             e->bells_rw = bells;
             rc = eg_magic_check(&e->bells_rw->magic, EG_MAGIC_BELLS, "bells from eagred");
         }
-        /* At the same number, so that other threads' handles need not know. */
-        int fd = -1;
-        if (rc == EAGRE_OK) {
-            fd = e->event_fd < 0 ? fcntl(event_fd, F_DUPFD_CLOEXEC, 0)
-                                 : dup3(event_fd, e->event_fd, O_CLOEXEC);
-            if (fd < 0)
-                rc = eg_error_set(EAGRE_E_SYSTEM, "cannot keep eagred's eventfd: %s",
-                                  strerror(errno));
-        }
-        if (rc == EAGRE_OK) {
-            e->event_fd = fd;
+        if (rc == EAGRE_OK)
             e->bells_rw_generation = generation;
-        }
     }
     pthread_mutex_unlock(&e->lock);
     return rc;

@@ -4,8 +4,8 @@
 
 #include "client/session.h"
 
-/* Take over what a producer's OPEN brings: the bells, writable, and the daemon's eventfd (both fds
- * stay the caller's). EAGRE_E_NO_DAEMON if the instance is not of that generation any more. */
-int eg_attach_producer(struct eagre *e, uint32_t generation, int bells_fd, int event_fd);
+/* Take over what a producer's OPEN brings for all of them: the bells, writable (the fd stays the
+ * caller's). EAGRE_E_NO_DAEMON if the instance is not of that generation any more. */
+int eg_attach_producer(struct eagre *e, uint32_t generation, int bells_fd);
 
 #endif

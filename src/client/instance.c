@@ -50,8 +50,6 @@ static void free_instance(struct eagre *e) {
         eg_unmap(e->bells_rw, sizeof(*e->bells_rw));
     if (e->bus != NULL)
         eg_unmap((void *)(uintptr_t)e->bus, EG_PAGE);
-    if (e->event_fd >= 0)
-        close(e->event_fd);
     free(e->releases);
     pthread_mutex_destroy(&e->lock);
     free(e);
@@ -78,7 +76,6 @@ int eagre_open(const char *socket_path, eagre_t **out) {
     memcpy(e->path, socket_path, n + 1);
     e->sock = -1;
     e->page_fd = -1;
-    e->event_fd = -1;
     e->fork_guard = eg_fork_guard();
     pthread_mutex_init(&e->lock, NULL);
     int rc = eg_session_connect(e, eg_mono_ns() + EG_REQUEST_LIMIT_NS);

@@ -12,7 +12,7 @@
  *     topics reopened (eg_topic_reopen) by whoever holds them.
  *
  * `lock` guards the socket and the tables; no function here is called with it held. Everything a
- * handle's fast path reads (bus, page, bells, event_fd, full_fence, fork_guard) is constant once
+ * handle's fast path reads (bus, page, bells, full_fence, fork_guard) is constant once
  * eg_client_attach or eg_topic_open returned.
  */
 #ifndef EG_CLIENT_SESSION_H
@@ -56,7 +56,6 @@ struct eagre {
     struct eg_bells *bells_ro; /* once a client */
     struct eg_bells *bells_rw; /* once it has had a producer */
     uint32_t bells_rw_generation;
-    int event_fd; /* the daemon's bell; once it has had a producer */
     uint64_t pins_used[EG_CLIENT_PINS / 64];
     struct eg_release *releases; /* handles closed while there was no daemon */
     size_t release_count;

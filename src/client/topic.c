@@ -14,7 +14,7 @@
 #include "sys/futex.h"
 #include "sys/shm.h"
 
-#define OPEN_FDS 5 /* status, ring, waiters; to producers also bells, eventfd */
+#define OPEN_FDS 5 /* status, ring, waiters; to producers also bells, the topic's eventfd */
 
 static int outdated(const struct eg_topic *t) {
     return eg_error_set(EAGRE_E_NO_DAEMON,
@@ -134,7 +134,7 @@ static void op_wake_daemon(struct eg_partition_map *m) {
     /* The eventfd's counter being full means that it has been rung: nothing to retry. */
     ssize_t done;
     do
-        done = write(t->e->event_fd, &one, sizeof(one));
+        done = write(t->event_fd, &one, sizeof(one));
     while (done < 0 && errno == EINTR);
 }
 
@@ -183,6 +183,7 @@ static int fill_map(struct eg_topic *t, uint32_t partition, struct eg_partition_
     *m = (struct eg_partition_map){
         .ops = &map_ops,
         .ctx = t,
+        .bus = t->e->bus,
         .topic = t->status,
         .status = eg_status_of(t->status, partition),
         .waiters = t->waiters + partition,
@@ -321,12 +322,16 @@ static int open_once(struct eg_topic *t) {
     else if (is_outdated(t)) /* replaced after this OPEN: the grant went with it */
         rc = outdated(t);
     else if (expected == OPEN_FDS)
-        rc = eg_attach_producer(t->e, t->generation, fds[3], fds[4]);
+        rc = eg_attach_producer(t->e, t->generation, fds[3]);
     if (rc == EAGRE_OK)
         rc = map_objects(t, fds);
     if (rc == EAGRE_OK) {
         t->ring_fd = fds[1];
         fds[1] = -1;
+        if (expected == OPEN_FDS) {
+            t->event_fd = fds[4];
+            fds[4] = -1;
+        }
         uint32_t seen = eg_topic_partitions(t);
         if (partitions == 0 || seen < partitions)
             rc = eg_error_set(EAGRE_E_PROTOCOL, "eagred says %u partitions, its objects hold %u",
@@ -354,6 +359,8 @@ static void unmap_objects(struct eg_topic *t) {
         eg_unmap(t->waiters, t->waiters_bytes);
     if (t->ring_fd >= 0)
         close(t->ring_fd);
+    if (t->event_fd >= 0)
+        close(t->event_fd);
 }
 
 /* Open t->name for t->role in t, which is otherwise empty; once more if eagred was replaced. */
@@ -363,7 +370,7 @@ static int open_objects(struct eg_topic *t) {
         rc = open_once(t);
         if (rc == EAGRE_OK)
             return rc;
-        struct eg_topic empty = {.e = t->e, .role = t->role, .ring_fd = -1};
+        struct eg_topic empty = {.e = t->e, .role = t->role, .ring_fd = -1, .event_fd = -1};
         bool again = is_outdated(t);
         memcpy(empty.name, t->name, sizeof(empty.name));
         unmap_objects(t);
@@ -387,7 +394,7 @@ int eg_topic_open(struct eagre *e, int role, const char *name, struct eg_topic *
         return eg_error_set(EAGRE_E_NO_MEMORY, "topic '%s': %s", name, strerror(errno));
     t->e = e;
     t->role = role;
-    t->ring_fd = -1;
+    t->ring_fd = t->event_fd = -1;
     memcpy(t->name, name, n + 1);
     rc = open_objects(t);
     if (rc != EAGRE_OK) {
@@ -407,7 +414,7 @@ void eg_topic_close(struct eg_topic *t) {
 }
 
 int eg_topic_reopen(struct eg_topic *t) {
-    struct eg_topic now = {.e = t->e, .role = t->role, .ring_fd = -1};
+    struct eg_topic now = {.e = t->e, .role = t->role, .ring_fd = -1, .event_fd = -1};
     memcpy(now.name, t->name, sizeof(now.name));
     int rc = open_objects(&now);
     if (rc == EAGRE_E_UNKNOWN_TOPIC || (rc == EAGRE_OK && now.uid != t->uid)) {

@@ -20,6 +20,7 @@ struct eg_topic {
     struct eg_waiters *waiters;
     size_t waiters_bytes;
     int ring_fd;
+    int event_fd; /* producers: the daemon's bell for this topic; -1 */
     size_t ring_bytes;
     size_t ring_stride;
 

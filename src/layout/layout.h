@@ -3,7 +3,7 @@
  *
  *   object (a memfd)   writers            readers       holds
  *   bus                daemon             all           struct eg_bus
- *   bells              producers, daemon  all           struct eg_bells: doorbells, daemon's work
+ *   bells              producers, daemon  all           struct eg_bells: doorbells
  *   client page        its client         daemon        struct eg_client_page: pins
  *   T.status           daemon             T's clients   struct eg_topic_status, then one
  *                                                       struct eg_partition_status a partition
@@ -80,18 +80,20 @@ struct eg_bus {
     _Atomic uint32_t state;     /* enum eg_bus_state */
     _Atomic uint32_t flags;     /* EG_BUS_* */
     _Atomic uint32_t daemon_pid;
+    uint8_t pad0[24];
+    _Atomic uint32_t asleep; /* enum eg_daemon_sleep. Daemon: before it blocks, then a full fence */
+    uint8_t pad1[60];
 };
+
+/* How long the daemon may not look at the partitions that it watches (eg_ring.watched). */
+enum eg_daemon_sleep { EG_AWAKE = 0, EG_ASLEEP = 1, EG_NAPPING = 2 /* some milliseconds at most */ };
 
 /* ---- bells -------------------------------------------------------------------------------- */
 
 /*
  * A doorbell is a futex counter. Wakers add 1 and FUTEX_WAKE; its sleeper only reads it, so a
- * sleeper's mapping may be read-only. The daemon's own bell is an eventfd that producers hold:
- * they set their partition's bit in `work`, then, if `asleep` says that it would come too late else,
- * write the eventfd.
+ * sleeper's mapping may be read-only.
  */
-enum eg_daemon_sleep { EG_AWAKE = 0, EG_ASLEEP = 1, EG_NAPPING = 2 /* some milliseconds at most */ };
-
 struct eg_bell {
     _Atomic uint32_t rings;
     uint8_t pad[60];
@@ -100,9 +102,6 @@ struct eg_bell {
 struct eg_bells {
     struct eg_magic magic;
     uint8_t pad0[48];
-    _Atomic uint32_t asleep; /* enum eg_daemon_sleep. daemon: before it blocks. seq_cst, with work */
-    uint8_t pad1[60];
-    _Atomic uint64_t work[EG_PARTITIONS_MAX / 64]; /* producers set, daemon takes. seq_cst */
     struct eg_bell bell[EG_BELLS_MAX];
 };
 
@@ -160,7 +159,7 @@ struct eg_buffer_journal {
 
 struct eg_partition_status {
     uint32_t uid;              /* never reused; seeds the CRC */
-    uint32_t index;            /* dense number in this instance; names it in pins and `work` */
+    uint32_t index;            /* dense number in this instance; names it in pins */
     _Atomic uint32_t state;    /* enum eg_partition_state */
     _Atomic uint32_t room;     /* futex: +1 and FUTEX_WAKE whenever a slot becomes READY, and when
                                   the partition's or topic's state changes. Producers wait on it */
@@ -189,7 +188,10 @@ struct eg_ring {
     struct eg_magic magic;
     uint32_t partition_uid;
     uint32_t partition_index;
-    uint8_t pad0[40];
+    /* The daemon's bell is an eventfd a topic, which its producers hold. 1: the daemon looks here by itself, or
+     * somebody is about to ring. 0: who moves `active` has to ring. Both sides exchange it, acq_rel. */
+    _Atomic uint32_t watched;
+    uint8_t pad0[36];
     _Atomic uint64_t active; /* seq that producers claim in. CAS acq_rel seq -> seq+1 */
     uint8_t pad1[56];
     struct eg_slot slot[];   /* N of them; the hot index follows at eg_ring_index_at(N) */
@@ -277,9 +279,7 @@ static inline _Atomic uint64_t *eg_ring_index(struct eg_ring *r, uint32_t slots,
 
 static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "the format is little-endian");
 static_assert(sizeof(struct eg_magic) == 16, "eg_magic");
-static_assert(sizeof(struct eg_bus) == 40, "eg_bus");
-static_assert(offsetof(struct eg_bells, asleep) == 64, "eg_bells.asleep");
-static_assert(offsetof(struct eg_bells, work) == 128, "eg_bells.work");
+static_assert(offsetof(struct eg_bus, asleep) == 64 && sizeof(struct eg_bus) == 128, "eg_bus");
 static_assert(offsetof(struct eg_bells, bell) % EG_LINE == 0, "eg_bells.bell");
 static_assert(offsetof(struct eg_client_page, pin) == EG_PAGE, "eg_client_page.pin");
 static_assert(sizeof(struct eg_topic_status) <= EG_PAGE, "eg_topic_status");

@@ -22,7 +22,7 @@ struct eg_map_ops {
     int (*fetch_buffer)(struct eg_partition_map *m, uint32_t number);
     /* Memory behind bytes [from, to) of the buffer; producers only. */
     int (*allocate)(struct eg_partition_map *m, uint32_t number, uint64_t from, uint64_t to);
-    /* There is work for the daemon on this partition (its bit in bells->work is set already). */
+    /* There is work for the daemon on this partition (ring->watched is set already): ring its bell. */
     void (*wake_daemon)(struct eg_partition_map *m);
     /* Ring these bells: bit b of mask is bell word * 64 + b. */
     void (*ring_bells)(struct eg_partition_map *m, uint32_t word, uint64_t mask);
@@ -38,6 +38,7 @@ struct eg_partition_map {
     const struct eg_map_ops *ops;
     void *ctx; /* of ops */
 
+    const struct eg_bus *bus;           /* read-only mapping */
     struct eg_topic_status *topic;      /* read-only mapping */
     struct eg_partition_status *status; /* read-only mapping */
     struct eg_ring *ring;               /* read-only for consumers */

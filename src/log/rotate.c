@@ -12,13 +12,17 @@ static bool is_urgent(const struct eg_partition_map *m, uint64_t seq) {
     return m->capacity < NAP_BYTES && (eg_slot_seq(word) != seq + 1 || eg_slot_state(word) != EG_SLOT_READY);
 }
 
-/* seq: the segment that is active now. */
+/* seq: the segment that is active now. starved: it is full, and the daemon has the next to prepare. */
 static void tell_daemon(struct eg_partition_map *m, uint64_t seq, bool starved) {
-    /* The bit, then `asleep`: seq_cst both, as the daemon sets asleep, then looks at the bits. Who
-     * starves does not wait for the daemon's next look, either: it has nothing better to do than to ring. */
-    eg_fetch_or_seq_cst(&m->bells->work[m->index / 64], 1ull << m->index % 64);
-    uint32_t asleep = atomic_load(&m->bells->asleep);
-    if (starved || asleep == EG_ASLEEP || (asleep != EG_AWAKE && is_urgent(m, seq)))
+    /* Acq_rel, after `active` was moved. Partner: the daemon's exchange when it stops to watch, after which it
+     * looks at `active` again: the later one of the two exchanges sees what the other did before. */
+    bool watched = eg_exchange_acq_rel(&m->ring->watched, 1) != 0;
+    /* Who was stopped or died before it rang has left `watched` set; so look also whether the daemon sleeps.
+     * Fence: `active` before this look. Partner: the daemon's, between `asleep` and its look at `active`. */
+    eg_fence_seq_cst();
+    uint32_t asleep = eg_load_relaxed(&m->bus->asleep);
+    /* Who starves does not wait for the daemon's next look: it has nothing better to do than to ring. */
+    if (starved || !watched || asleep == EG_ASLEEP || (asleep != EG_AWAKE && is_urgent(m, seq)))
         m->ops->wake_daemon(m);
 }
 

@@ -16,7 +16,7 @@
  *                                          fds: client page (rw), bells (r)   daemon restart
  *   OPEN     > u8 role, u32 numa node (of the caller, ~0: unknown), str topic
  *            < u32 topic uid, u32 partitions         fds: status (r), ring (rw | r), waiters (rw);
- *                                                    to producers also bells (rw), daemon's eventfd
+ *                                                    to producers also bells (rw), the topic's eventfd
  *   BUFFERS  > u8 role, u32 topic uid, u32 partition, u16 n, n x u16 buffer (n 0: the ring's)
  *            < u16 n, n x u16 buffer                                 n fds (rw | r), same order
  *   RELEASE  > u8 role, u32 topic uid                                one handle fewer of that role

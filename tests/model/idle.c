@@ -5,8 +5,8 @@
 
 enum { WAITERS_MAX = 3 };
 
-enum waiter_step { P_TRY, P_BIT, P_LOAD_ASLEEP, P_RING, P_ROOM, P_FUTEX, P_SLEEPING };
-enum idle_step { D_TAKE, D_FOLLOW, D_READY, D_ROOM, D_FUTEX, D_ASLEEP, D_LOOK, D_EPOLL };
+enum waiter_step { P_TRY, P_EXCHANGE, P_LOAD_ASLEEP, P_RING, P_ROOM, P_FUTEX, P_SLEEPING };
+enum idle_step { D_WATCH, D_FOLLOW, D_READY, D_ROOM, D_FUTEX, D_UNWATCH, D_LOOK, D_ASLEEP, D_EPOLL };
 
 #pragma GCC diagnostic push
 #pragma GCC diagnostic error "-Wpadded"
@@ -15,17 +15,20 @@ struct waiter {
     uint8_t segments; /* that it has gone on to */
     bool starved;     /* its last try found no slot READY */
     bool waiting;     /* it has loaded `room`: the next failure sleeps */
-    bool asleep_seen;
+    bool watched_seen, asleep_seen;
     bool awake_again;
+    bool gone; /* died, or is stopped for good, before it rang */
     uint8_t seen; /* of room */
 };
 struct idle {
-    bool work, asleep, event;
+    bool watched, asleep, event;
     uint8_t room;
-    uint8_t ready, taken; /* segments made READY, and gone on to */
+    uint8_t ready, taken; /* segments made READY, and gone on to: `active` */
     uint8_t step;         /* the daemon's */
+    uint8_t followed;     /* `active` as the daemon last saw it */
+    uint8_t deaths;
     /* In the daemon's store buffer. */
-    bool ready_unseen, asleep_unseen;
+    bool ready_unseen, watched_unseen, asleep_unseen;
     struct waiter producer[WAITERS_MAX];
 };
 #pragma GCC diagnostic pop
@@ -33,7 +36,8 @@ struct idle {
 static void drain(struct idle *s) {
     s->ready += s->ready_unseen;
     s->asleep |= s->asleep_unseen;
-    s->ready_unseen = s->asleep_unseen = false;
+    s->watched &= !s->watched_unseen;
+    s->ready_unseen = s->asleep_unseen = s->watched_unseen = false;
 }
 
 /* claim_wait(), eg_rotate(), tell_daemon(). */
@@ -44,6 +48,13 @@ static bool producer_step(struct idle *s, unsigned who, const char **name) {
         if (p->segments == options.records)
             return false;
         p->starved = s->ready == s->taken;
+        if (!p->starved && broken(BREAK_watched_before_active) && !p->waiting) {
+            *name = "set watched";
+            p->watched_seen = s->watched;
+            s->watched = true;
+            p->waiting = true; /* here: it has asked already */
+            return true;
+        }
         *name = p->starved ? "next.seen: not READY" : "active.moved";
         if (!p->starved) {
             s->taken++;
@@ -51,26 +62,29 @@ static bool producer_step(struct idle *s, unsigned who, const char **name) {
             p->waiting = false;
             p->seen = 0;
         }
-        p->step = broken(BREAK_work_after_asleep) ? P_LOAD_ASLEEP : P_BIT;
+        p->step = !p->starved && broken(BREAK_watched_before_active) ? P_LOAD_ASLEEP : P_EXCHANGE;
         return true;
-    case P_BIT:
-        *name = "set the bit in work";
-        s->work = true;
-        p->step = broken(BREAK_work_after_asleep) ? P_RING : P_LOAD_ASLEEP;
+    case P_EXCHANGE:
+        *name = "set watched";
+        p->watched_seen = s->watched;
+        s->watched = true;
+        p->step = P_LOAD_ASLEEP;
         return true;
     case P_LOAD_ASLEEP:
         *name = "load asleep";
         p->asleep_seen = s->asleep;
-        p->step = broken(BREAK_work_after_asleep) ? P_BIT : P_RING;
+        p->step = P_RING;
         return true;
-    case P_RING:
-        *name = p->starved || p->asleep_seen ? "write the eventfd" : "the daemon is awake";
-        s->event |= p->starved || p->asleep_seen;
-        p->asleep_seen = false;
+    case P_RING: {
+        bool ring = p->starved || !p->watched_seen || p->asleep_seen;
+        *name = ring ? "write the eventfd" : "the daemon looks by itself";
+        s->event |= ring;
+        p->watched_seen = p->asleep_seen = false;
         p->step = !p->starved ? P_TRY : p->waiting ? P_FUTEX : P_ROOM;
         if (p->waiting && broken(BREAK_room_after_try))
             p->seen = s->room;
         return true;
+    }
     case P_ROOM:
         *name = "load room";
         p->seen = s->room;
@@ -92,19 +106,19 @@ static bool producer_step(struct idle *s, unsigned who, const char **name) {
     }
 }
 
-/* eg_loop_run(), eg_slots_work(), retire_ready(). */
+/* eg_slots_wake(), eg_slots_work(), retire_ready(), stop_watching(), eg_loop_run(). */
 static bool daemon_step(struct idle *s, const char **name) {
     switch (s->step) {
-    case D_TAKE:
-        *name = s->work ? "take the bits of work" : "no work";
-        s->step = s->work ? D_FOLLOW : D_ASLEEP;
-        if (s->work) /* an exchange */
-            drain(s);
-        s->work = false;
+    case D_WATCH:
+        *name = "watch";
+        drain(s); /* an exchange */
+        s->watched = true;
+        s->step = D_FOLLOW;
         return true;
     case D_FOLLOW:
         *name = "follow the ring";
-        s->step = s->ready + s->ready_unseen > s->taken ? D_ASLEEP
+        s->followed = s->taken;
+        s->step = s->ready + s->ready_unseen > s->taken ? D_UNWATCH
                   : broken(BREAK_room_before_ready)     ? D_ROOM
                                                         : D_READY;
         return true;
@@ -135,22 +149,27 @@ static bool daemon_step(struct idle *s, const char **name) {
             s->producer[i].awake_again |= s->producer[i].step == P_SLEEPING;
         s->step = D_FOLLOW;
         return true;
+    case D_UNWATCH:
+        *name = "do not watch any more";
+        if (broken(BREAK_unwatch_by_store)) {
+            s->watched_unseen = true;
+            if (options.memory == SC)
+                drain(s);
+        } else { /* an exchange */
+            drain(s);
+            s->watched = false;
+        }
+        s->step = broken(BREAK_unwatch_no_look) ? D_ASLEEP : D_LOOK;
+        return true;
+    case D_LOOK:
+        *name = "look at active once more";
+        s->step = s->taken != s->followed ? D_WATCH : D_ASLEEP;
+        return true;
     case D_ASLEEP:
         *name = "set asleep";
         s->asleep_unseen = true;
-        if (options.memory == SC || !broken(BREAK_asleep_relaxed))
-            drain(s);
-        s->step = broken(BREAK_asleep_no_look) ? D_EPOLL : D_LOOK;
-        return true;
-    case D_LOOK:
-        *name = "look at work once more";
-        if (!s->work) {
-            s->step = D_EPOLL;
-            return true;
-        }
-        drain(s);
-        s->asleep = false;
-        s->step = D_TAKE;
+        drain(s); /* the fence */
+        s->step = D_EPOLL;
         return true;
     default: /* D_EPOLL */
         if (!s->event)
@@ -158,7 +177,7 @@ static bool daemon_step(struct idle *s, const char **name) {
         *name = "woken by the eventfd";
         drain(s);
         s->event = s->asleep = false;
-        s->step = D_TAKE;
+        s->step = D_WATCH;
         return true;
     }
 }
@@ -169,14 +188,22 @@ static void expand(const void *state, struct explorer *x) {
     const char *name = "";
     struct idle s = *(const struct idle *)state;
     for (unsigned i = 0; i < options.producers; i++) {
-        if (producer_step(&s, i, &name))
+        if (!s.producer[i].gone && producer_step(&s, i, &name))
             explorer_emit(x, &s, i, "producer", i, name, false);
+        s = *(const struct idle *)state;
+        /* Between `active.moved` and the bell. */
+        struct waiter *p = &s.producer[i];
+        if (s.deaths < options.deaths && !p->gone && (p->step == P_LOAD_ASLEEP || p->step == P_RING)) {
+            s.deaths++;
+            *p = (struct waiter){.gone = true};
+            explorer_emit(x, &s, i, "producer", i, "dies", false);
+        }
         s = *(const struct idle *)state;
     }
     if (daemon_step(&s, &name))
         explorer_emit(x, &s, 10, "daemon", 0, name, false);
     s = *(const struct idle *)state;
-    if (s.ready_unseen || s.asleep_unseen) {
+    if (s.ready_unseen || s.asleep_unseen || s.watched_unseen) {
         drain(&s);
         explorer_emit(x, &s, 11, "daemon", 0, "its stores become visible", false);
     }
@@ -184,17 +211,18 @@ static void expand(const void *state, struct explorer *x) {
 
 static void quiet(const void *state) {
     const struct idle *s = state;
-    CHECK(!s->work, "W1: the daemon sleeps, and there is work");
+    CHECK(s->taken == s->followed || s->deaths > 0,
+          "W1: the daemon sleeps, and a segment was opened that it has not seen");
     for (unsigned i = 0; i < options.producers; i++)
-        CHECK(s->producer[i].segments == options.records,
+        CHECK(s->producer[i].gone || s->producer[i].segments == options.records,
               "W1: a producer sleeps, and nobody will wake it");
 }
 
 static void describe(const void *state, FILE *out) {
     const struct idle *s = state;
-    fprintf(out, "work %d asleep %d event %d room %u ready %u taken %u%s%s", s->work, s->asleep,
-            s->event, s->room, s->ready, s->taken, s->ready_unseen ? ", READY invisible" : "",
-            s->asleep_unseen ? ", asleep invisible" : "");
+    fprintf(out, "watched %d asleep %d event %d room %u ready %u taken %u, seen %u%s%s", s->watched, s->asleep,
+            s->event, s->room, s->ready, s->taken, s->followed, s->ready_unseen ? ", READY invisible" : "",
+            s->watched_unseen ? ", watched invisible" : "");
     for (unsigned i = 0; i < options.producers; i++)
         fprintf(out, ", producer %u %s %u of %u", i,
                 s->producer[i].step == P_SLEEPING ? "sleeps at" : "is at", s->producer[i].segments,

@@ -49,7 +49,7 @@ static const struct {
     {"--buffers", &options.buffers, 2, BUFFERS_MAX, "slots and what may be swapped in"},
     {"--places", &options.places, 1, PLACES_MAX, "units of a segment"},
     {"--records", &options.records, 1, 4, "of each producer (idle: segments)"},
-    {"--deaths", &options.deaths, 0, 2, "clients that may die, anywhere (ring, wake)"},
+    {"--deaths", &options.deaths, 0, 2, "clients that may die, anywhere (idle: before they ring)"},
     {"--stops", &options.stops, 0, 2, "clients that may be stopped for ever, anywhere (ring)"},
     {"--crashes", &options.crashes, 0, 2, "times that the daemon may die, anywhere (ring)"},
     {"--sleepers", &options.sleepers, 1, 2, "consumers (wake)"},

@@ -56,9 +56,9 @@ enum memory { SC, TSO, WEAK };
     X(wake_no_fence, wake, "a waker whom no membarrier reaches has a compiler barrier only")       \
     X(death_no_ring, wake, "the daemon does not ring the sleepers after a death")                  \
     X(news_word_first, wake, "the last look loads the slot's word before the frame's")             \
-    X(asleep_relaxed, idle, "the daemon's `asleep` is a relaxed store")                            \
-    X(asleep_no_look, idle, "the daemon does not look at `work` after `asleep`")                   \
-    X(work_after_asleep, idle, "a producer loads `asleep` before it sets its bit in `work`")       \
+    X(unwatch_by_store, idle, "the daemon stops to watch by a store instead of an exchange")       \
+    X(unwatch_no_look, idle, "the daemon does not look at `active` after it stopped to watch")     \
+    X(watched_before_active, idle, "a producer sets `watched` before it moves `active`")           \
     X(room_after_try, idle, "a producer loads `room` after its last try")                          \
     X(room_before_ready, idle, "the daemon counts `room` before it says READY")                    \
     X(room_relaxed, idle, "`room` is counted by a relaxed addition")

@@ -98,7 +98,7 @@ static void what_was_put_is_not_handed_back(void **state) {
 static void names_are_checked(void **state) {
     (void)state;
     struct eg_keep *k = open_none();
-    static const char *const good[] = {"bus", "bells",     "clients",    "event",
+    static const char *const good[] = {"bus", "bells",     "clients",    "t7.event",
                                        "c1",  "t7.status", "p65535.b127"};
     static const char *const bad[] = {"", "buss", "x1", "c", "tx", "../bus", "p"};
     char longest[80];

@@ -88,6 +88,7 @@ static void make_topic(const struct eg_change *changes, size_t count) {
     attach(&x.producer, 1, true);
     attach(&x.consumer, 2, false);
     x.map = (struct eg_partition_map){.ops = &ops,
+                                      .bus = x.d.bus,
                                       .topic = x.t->status,
                                       .status = x.p->status,
                                       .ring = x.p->ring,
@@ -119,6 +120,7 @@ static int setup(void **state) {
     x.d.config.keeper = EG_KEEPER_NONE;
     strcpy(x.d.config.access_create, "*");
     assert_int_equal(eg_keep_open(&x.d.config, &x.d.keep, &x.d.fresh), EAGRE_OK);
+    assert_int_equal(eg_loop_open(&x.d.loop), EAGRE_OK);
     assert_int_equal(eg_meta_open(x.dir, &x.d.meta), EAGRE_OK);
     x.d.bus = calloc(1, sizeof(*x.d.bus));
     x.d.bells = calloc(1, sizeof(*x.d.bells));
@@ -147,6 +149,7 @@ static int teardown(void **state) {
     eg_clients_service.stop(&x.d, false);
     eg_meta_close(x.d.meta);
     eg_keep_close(x.d.keep, true);
+    eg_loop_close(x.d.loop);
     free(x.d.bus);
     free(x.d.bells);
     snprintf(command, sizeof(command), "rm -rf '%s'", x.dir);
@@ -430,6 +433,73 @@ static void the_scan_comes_after_the_mark(void **state) {
     unpin(&x.consumer);
 }
 
+/* Ticks until nothing happens. */
+static void tick_until_quiet(void) {
+    eg_slots_wake(&x.d, x.p);
+    for (int i = 0; x.p->is_awake; i++) {
+        assert_true(i < 10000);
+        now += EG_NS_PER_S;
+        eg_slots_service.tick(&x.d, now);
+    }
+}
+
+static void open_a_segment(const char *name, void *ctx) {
+    int *left = ctx;
+    if (strcmp(name, "unwatch.before") != 0 || --*left != 0)
+        return;
+    uint64_t active = eg_load_relaxed(&x.p->ring->active);
+    while (eg_load_relaxed(&x.p->ring->active) == active)
+        assert_int_equal(produce(), EAGRE_OK);
+}
+
+/* A quiet partition is not looked at: its producers ring. Who just did not, because we still watched, is seen. */
+static void who_does_not_watch_looks_once_more(void **state) {
+    int left = 1;
+    (void)state;
+#ifndef EG_FAULTPOINTS
+    skip();
+#endif
+    make_topic(NULL, 0);
+    tick_until_quiet();
+    assert_int_equal(eg_load_relaxed(&x.p->ring->watched), 0);
+    eg_slots_wake(&x.d, x.p);
+    assert_int_equal(eg_load_relaxed(&x.p->ring->watched), 1);
+    eg_fault_set_hook(open_a_segment, &left);
+    while (left > 0) {
+        now += EG_NS_PER_S;
+        eg_slots_service.tick(&x.d, now);
+    }
+    eg_fault_set_hook(NULL, NULL);
+    assert_true(x.p->is_awake);
+    assert_int_equal(eg_load_relaxed(&x.p->ring->watched), 1);
+    tick_until_quiet();
+    assert_int_equal(x.p->active, 1);
+
+    /* The bell: looked at is whatever a producer says something of. */
+    x.t->bell.ready(&x.d, &x.t->bell, EPOLLIN);
+    assert_false(x.p->is_awake);
+    eg_store_relaxed(&x.p->ring->watched, 1);
+    x.t->bell.ready(&x.d, &x.t->bell, EPOLLIN);
+    assert_true(x.p->is_awake);
+    tick_until_quiet();
+}
+
+/* Between two looks: the loop must not sleep over a segment that was opened meanwhile. */
+static void the_last_look_before_sleep_sees_a_new_segment(void **state) {
+    (void)state;
+    make_topic(NULL, 0);
+    eg_slots_wake(&x.d, x.p);
+    eg_slots_service.tick(&x.d, eg_mono_ns());
+    assert_false(eg_slots_moved(&x.d));
+    uint64_t active = eg_load_relaxed(&x.p->ring->active);
+    while (eg_load_relaxed(&x.p->ring->active) == active)
+        assert_int_equal(produce(), EAGRE_OK);
+    assert_true(eg_slots_moved(&x.d));
+    assert_int_equal(x.p->next_look, 0);
+    eg_slots_service.tick(&x.d, eg_mono_ns());
+    assert_false(eg_slots_moved(&x.d));
+}
+
 /* A producer that is stopped in the middle of its claim, for laps: its bytes stay its own, and nobody waits. */
 static void a_stopped_producers_claim_is_swapped_away(void **state) {
     struct eg_writer stopped;
@@ -639,6 +709,8 @@ int main(void) {
         T(pins_add_up_to_the_bound),
         T(a_producer_on_the_segment_before_counts),
         T(the_scan_comes_after_the_mark),
+        T(who_does_not_watch_looks_once_more),
+        T(the_last_look_before_sleep_sees_a_new_segment),
         T(a_stopped_producers_claim_is_swapped_away),
         T(retention_bytes_lets_segments_go_early),
         T(retention_ms_lets_old_segments_go_but_not_the_active_one),

@@ -37,7 +37,7 @@
 #include "sys/shm.h"
 
 #define FAKE_UID 4711u
-#define FAKE_INDEX 70u /* its bit is in the second word of bells->work */
+#define FAKE_INDEX 70u
 #define FAKE_CELLS 64u
 #define FAKE_SEGMENT ((uint64_t)EG_SEGMENT_BYTES_MIN)
 
@@ -49,6 +49,7 @@ struct fake_buffer {
 };
 
 struct fake_bus {
+    struct eg_bus *bus;
     struct eg_topic_status *topic;
     struct eg_partition_status *status;
     struct eg_ring *ring; /* writable */
@@ -184,6 +185,7 @@ static inline struct fake_bus *fake_bus_open(uint64_t capacity, uint32_t slots, 
     eg_store_relaxed(&b->status->log_start, (uint64_t)first_offset);
     b->waiters = fake_pages(eg_waiters_bytes(1));
     b->bells = fake_pages(sizeof(*b->bells));
+    b->bus = fake_pages(sizeof(*b->bus));
     b->cells = fake_pages(FAKE_CELLS * sizeof(*b->cells));
 
     b->ring_bytes = eg_ring_stride(slots, capacity);
@@ -209,6 +211,7 @@ static inline void fake_bus_close(struct fake_bus *b) {
     (void)munmap(b->topic, eg_status_bytes(1));
     (void)munmap(b->waiters, eg_waiters_bytes(1));
     (void)munmap(b->bells, sizeof(*b->bells));
+    (void)munmap(b->bus, sizeof(*b->bus));
     (void)munmap(b->cells, FAKE_CELLS * sizeof(*b->cells));
     (void)pthread_mutex_destroy(&b->lock);
     free(b);
@@ -272,6 +275,7 @@ static inline void fake_map_open(struct fake_bus *b, struct eg_partition_map *m,
     *m = (struct eg_partition_map){
         .ops = &fake_ops,
         .ctx = b,
+        .bus = b->bus,
         .topic = b->topic,
         .status = b->status,
         .ring = (struct eg_ring *)(void *)fake_map_guarded(b->ring_fd, b->ring_bytes, writable, NULL),

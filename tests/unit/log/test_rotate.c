@@ -279,6 +279,42 @@ static void a_small_record_takes_the_place_of_the_end(void **state) {
     scene_close(&s);
 }
 
+/* From active segment seq, which is nearly full, on to the next. */
+static void go_on(struct scene *s) {
+    uint64_t active = eg_load_relaxed(&s->bus->ring->active);
+    while (eg_load_relaxed(&s->bus->ring->active) == active)
+        assert_ok(fake_put_numbered(&s->w.w, s->offset++, 8000));
+}
+
+/* The daemon is rung by who opens a segment if it does not look by itself, or would look too late. */
+static void the_daemon_is_rung_where_it_must_be(void **state) {
+    (void)state;
+    struct scene s = {0};
+    scene_open(&s);
+    struct eg_bus *b = s.bus->bus;
+    eg_store_relaxed(&s.bus->ring->watched, 0);
+    uint32_t wakes = s.bus->wakes;
+    go_on(&s);
+    assert_int_equal(s.bus->wakes, ++wakes); /* nobody looks */
+    assert_int_equal(eg_load_relaxed(&s.bus->ring->watched), 1);
+    fake_daemon_work(s.bus, 2, false);
+    go_on(&s);
+    assert_int_equal(s.bus->wakes, wakes); /* somebody does */
+    fake_daemon_work(s.bus, 2, false);
+    eg_store_relaxed(&b->asleep, EG_NAPPING);
+    go_on(&s);
+    assert_int_equal(s.bus->wakes, wakes); /* early enough: the next slot is READY */
+    fake_daemon_work(s.bus, 1, false);
+    go_on(&s);
+    assert_int_equal(s.bus->wakes, ++wakes); /* too late: it is not */
+    fake_daemon_work(s.bus, 2, false);
+    eg_store_relaxed(&b->asleep, EG_ASLEEP);
+    go_on(&s);
+    assert_int_equal(s.bus->wakes, ++wakes); /* whoever set `watched` may have died before it rang */
+    assert_log_is_good(s.bus, NULL);
+    scene_close(&s);
+}
+
 /* The buffer of the next slot cannot be had: the error is said, nothing is pinned; later it works. */
 static void the_next_buffer_cannot_be_mapped(void **state) {
     (void)state;
@@ -331,6 +367,7 @@ int main(void) {
         cmocka_unit_test(dead_at_every_step),
         cmocka_unit_test(two_at_every_pair_of_steps),
         cmocka_unit_test(a_small_record_takes_the_place_of_the_end),
+        cmocka_unit_test(the_daemon_is_rung_where_it_must_be),
         cmocka_unit_test(the_next_buffer_cannot_be_mapped),
         cmocka_unit_test(a_number_with_other_memory_is_fetched_anew),
     };

@@ -1,10 +1,12 @@
 # tests/unit/<folder>/test_*.c   one program each; may include everything internal
 # tests/race/test_*.c            likewise: threads against each other
-# tests/model/test_*.c           likewise: the protocol, and a naive log against the real one
+# tests/model/test_*.c           likewise: the protocol
+# tests/naive/test_*.c           likewise: a naive log beside the real one; main.c: for any seeds
+# tests/history/test_*.c         what producers and consumers log, and what must hold of it
 # tests/system/test_*.c          likewise, on the built programs
 # tests/fault/test_*.c           likewise, only where fault points are compiled in
 # Other .c files in these folders are helpers, linked to each test of the folder; fault takes system's.
-# ctest names: unit/log/writer, system/daemon, ...; ctest labels: unit, race, model, system, fault, soak, abi.
+# ctest names: unit/log/writer, system/daemon, ...; ctest labels: unit, race, model, history, system, fault, soak, abi.
 set(EG_TEST_TIMEOUT 120)
 
 # Everything internal, users before used.
@@ -35,7 +37,7 @@ function(eg_test label folder)
     set(helpers "")
     foreach(other IN LISTS folder ARGN)
         file(GLOB files CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/tests/${other}/*.c)
-        list(FILTER files EXCLUDE REGEX "/test_[^/]*$")
+        list(FILTER files EXCLUDE REGEX "/(test_[^/]*|main\\.c)$")
         string(REPLACE "/" "_" target eg_helpers_${other})
         if(files AND NOT TARGET ${target})
             add_library(${target} OBJECT ${files})
@@ -82,9 +84,19 @@ foreach(folder IN LISTS folders)
 endforeach()
 eg_test(race race)
 eg_test(model model)
+eg_test(naive naive)
+eg_test(history history)
 eg_test(system system)
 if(EAGRE_FAULTPOINTS)
     eg_test(fault fault system)
+endif()
+
+# The naive log, for as many seeds as one likes.
+if(TARGET eg_helpers_naive)
+    eg_program(eg_naive eg-naive ${CMAKE_SOURCE_DIR}/tests/naive/main.c)
+    set_target_properties(eg_naive PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests/naive)
+    eg_test_settings(eg_naive)
+    target_link_libraries(eg_naive PRIVATE eg_helpers_naive)
 endif()
 
 # The protocol's model: knows nothing of the sources, only the protocol's steps.

@@ -137,12 +137,15 @@ static void watch_process(struct eg_daemon *d, struct eg_client *c, int pidfd) {
 }
 
 /* The part that is in this process only, for an entry and a page. */
-static struct eg_client *client_new(struct eg_daemon *d, uint32_t owner, int page_fd, void *page) {
+static struct eg_client *client_new(struct eg_daemon *d, uint32_t owner, uid_t uid, int page_fd,
+                                    void *page) {
     struct eg_client *c = calloc(1, sizeof(*c));
-    if (c == NULL) {
+    if (c == NULL || (c->account = eg_account_take(d, uid)) == NULL) {
         eg_error_set(EAGRE_E_NO_MEMORY, "no memory for one client more");
+        free(c);
         return NULL;
     }
+    c->account->used[EG_QUOTA_CLIENTS]++;
     c->entry = &d->clients->table->entry[owner];
     c->page = page;
     c->page_fd = page_fd;
@@ -157,6 +160,11 @@ static struct eg_client *client_new(struct eg_daemon *d, uint32_t owner, int pag
     return c;
 }
 
+static void count_bells(struct eg_client *c, int more) {
+    c->bells += (uint32_t)more;
+    c->account->used[EG_QUOTA_BELLS] += (uint64_t)(int64_t)more;
+}
+
 static void client_close(struct eg_daemon *d, struct eg_client *c) {
     if (c->session != NULL)
         c->session->client = NULL;
@@ -169,6 +177,9 @@ static void client_close(struct eg_daemon *d, struct eg_client *c) {
     d->clients->by_owner[c->entry->owner] = NULL;
     d->clients->count--;
     d->figures.clients = d->clients->count;
+    c->account->used[EG_QUOTA_CLIENTS]--;
+    c->account->used[EG_QUOTA_BELLS] -= c->bells;
+    eg_account_put(d, c->account);
     free(c);
 }
 
@@ -277,18 +288,10 @@ static int malformed(const char *what) {
 
 static int check_quota(struct eg_daemon *d, const struct eg_session *s) {
     const struct eg_config *config = &d->config;
-    uint32_t of_uid = 0;
     if (d->clients->count >= config->clients_max)
         return eg_error_set(EAGRE_E_LIMIT, "clients.max=%u is reached: close clients, or raise it",
                             config->clients_max);
-    for (uint32_t o = 1; o <= d->clients->top; o++)
-        of_uid += d->clients->by_owner[o] != NULL && d->clients->by_owner[o]->entry->uid == s->uid;
-    if (of_uid >= config->clients_max_per_uid)
-        return eg_error_set(
-            EAGRE_E_LIMIT,
-            "clients.max.per.uid=%u is reached by user %u: close clients, or raise it",
-            config->clients_max_per_uid, (unsigned)s->uid);
-    return EAGRE_OK;
+    return eg_quota_check(d, s->account, EG_QUOTA_CLIENTS, 1);
 }
 
 static int attach_new(struct eg_daemon *d, struct eg_session *s, struct eg_client **out) {
@@ -318,7 +321,7 @@ static int attach_new(struct eg_daemon *d, struct eg_session *s, struct eg_clien
         rc = eg_map(fd, 0, PAGE_BYTES, true, &page);
     if (rc == EAGRE_OK)
         rc = eg_keep_put(d->keep, name, fd);
-    struct eg_client *c = rc == EAGRE_OK ? client_new(d, owner, fd, page) : NULL;
+    struct eg_client *c = rc == EAGRE_OK ? client_new(d, owner, s->uid, fd, page) : NULL;
     if (c == NULL) {
         if (rc == EAGRE_OK)
             eg_keep_drop(d->keep, name);
@@ -397,10 +400,14 @@ int eg_handle_BELL(struct eg_daemon *d, struct eg_session *s, struct eg_dec *in,
         return malformed("BELL");
     if (s->client == NULL)
         return eg_error_set(EAGRE_E_STATE, "BELL before ATTACH");
+    int rc = eg_quota_check(d, s->account, EG_QUOTA_BELLS, 1);
+    if (rc != EAGRE_OK)
+        return rc;
     for (uint32_t b = 0; b < EG_BELLS_MAX; b++) {
         if (eg_load_relaxed(&d->clients->table->bell_owner[b]) != 0)
             continue;
         eg_store_relaxed(&d->clients->table->bell_owner[b], (uint16_t)s->client->entry->owner);
+        count_bells(s->client, 1);
         eg_enc_u32(r->out, b);
         return EAGRE_OK;
     }
@@ -418,6 +425,7 @@ int eg_handle_BELL_FREE(struct eg_daemon *d, struct eg_session *s, struct eg_dec
     if (s->client == NULL || b >= EG_BELLS_MAX ||
         eg_load_relaxed(&d->clients->table->bell_owner[b]) != s->client->entry->owner)
         return eg_error_set(EAGRE_E_INVALID, "doorbell %u is not this client's", b);
+    count_bells(s->client, -1);
     eg_store_relaxed(&d->clients->table->bell_owner[b], 0);
     return EAGRE_OK;
 }
@@ -494,9 +502,11 @@ static int recover(struct eg_daemon *d, uint32_t owner) {
         }
         return EAGRE_OK;
     }
-    struct eg_client *c = client_new(d, owner, fd, page);
+    struct eg_client *c = client_new(d, owner, e->uid, fd, page);
     if (c == NULL)
         return EAGRE_E_NO_MEMORY;
+    for (uint32_t b = 0; b < EG_BELLS_MAX; b++)
+        count_bells(c, eg_load_relaxed(&d->clients->table->bell_owner[b]) == owner);
     for (uint32_t g = 0; g < EG_CLIENT_GRANTS; g++) {
         struct eg_grant *grant = &e->grants[g];
         struct eg_topic *t = grant->topic_uid != 0 ? eg_topic_by_uid(d, grant->topic_uid) : NULL;

@@ -53,7 +53,9 @@ struct eg_client {
     struct eg_client_page *page; /* the client's to write */
     int page_fd;
     struct eg_session *session; /* NULL: not connected now */
+    struct eg_account *account;
     struct eg_watch watch;      /* its pidfd; fd -1: none, or it has spoken */
+    uint32_t bells;             /* that it has */
     uint32_t node;              /* NUMA node of its last producer; UINT32_MAX: unknown */
     int64_t look_ns;            /* janitor: look whether it lives; INT64_MAX: no reason to */
     int64_t look_wait_ns;

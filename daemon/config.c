@@ -6,8 +6,10 @@
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
+#include "keeper/table.h"
 #include "logger.h"
 #include "parse.h"
 #include "sys/errbuf.h"
@@ -45,8 +47,17 @@ static const struct entry entries[] = {
     {"memory.max", SIZE, AT(memory_max), 1 << 20, INT64_MAX, NULL, {0},
      "half of what this machine or cgroup has",
      "Bytes that all topics together may grow to; a topic that does not fit is refused."},
+    {"memory.max.per.uid", SIZE, AT(memory_max_per_uid), 0, INT64_MAX, "0", {0}, NULL,
+     "The same for the topics that one Unix user created; not for root and the daemon's own user. 0: half of "
+     "memory.max."},
     {"topics.max", COUNT, AT(topics_max), 1, 65536, "1024", {0}, NULL,
      "Topics of the instance."},
+    {"topics.max.per.uid", COUNT, AT(topics_max_per_uid), 0, 65536, "0", {0}, NULL,
+     "Those that one Unix user created; not for root and the daemon's own user. 0: a quarter of topics.max."},
+    {"buffers.max.per.uid", COUNT, AT(buffers_max_per_uid), 1, 65536, NULL, {0},
+     "16384, or a quarter of RLIMIT_NOFILE if that is less",
+     "Partitions x ring.segments of the topics that one Unix user created: each is a descriptor of the daemon "
+     "and of the keeper, which can hold 65,536; not for root and the daemon's own user."},
     {"clients.max", COUNT, AT(clients_max), 1, 16383, "4096", {0}, NULL,
      "Processes that produce or consume at the same time."},
     {"clients.max.per.uid", COUNT, AT(clients_max_per_uid), 1, 16383, "1024", {0}, NULL,
@@ -55,6 +66,8 @@ static const struct entry entries[] = {
      "Connections to the control socket."},
     {"connections.max.per.uid", COUNT, AT(connections_max_per_uid), 1, 65536, "1024", {0}, NULL,
      "The same, for each Unix user."},
+    {"bells.max.per.uid", COUNT, AT(bells_max_per_uid), 1, 4096, "1024", {0}, NULL,
+     "Consumers of each Unix user that may sleep; an instance has 4096 bells for them."},
     {"cpus", CPUS, AT(cpus), 0, 0, "", {0}, NULL,
      "CPUs that the daemon's thread may run on, as 0-3,8. Empty: any."},
     {"access.create", TEXT, AT(access_create), 0, 0, "*", {0}, NULL,
@@ -321,6 +334,9 @@ int eg_config_init(struct eg_config *c) {
     if (rc != EAGRE_OK)
         return rc;
     c->memory_max = limit / 2;
+    struct rlimit files; /* main.c raises it as far as it may */
+    uint64_t quarter = getrlimit(RLIMIT_NOFILE, &files) == 0 ? files.rlim_max / 4 : UINT64_MAX;
+    c->buffers_max_per_uid = quarter < EG_KEPT_MAX / 4 ? (uint32_t)quarter : EG_KEPT_MAX / 4;
     return EAGRE_OK;
 }
 
@@ -352,6 +368,14 @@ int eg_config_finish(struct eg_config *c) {
         rc = make_absolute(c->socket, sizeof(c->socket), "socket");
     if (rc != EAGRE_OK)
         return rc;
+    if (c->memory_max_per_uid == 0)
+        c->memory_max_per_uid = c->memory_max / 2;
+    if (c->topics_max_per_uid == 0)
+        c->topics_max_per_uid = c->topics_max < 4 ? 1 : c->topics_max / 4;
+    if (c->memory_max_per_uid > c->memory_max)
+        c->memory_max_per_uid = c->memory_max;
+    if (c->topics_max_per_uid > c->topics_max)
+        c->topics_max_per_uid = c->topics_max;
     if (c->clients_max_per_uid > c->clients_max)
         c->clients_max_per_uid = c->clients_max;
     if (c->connections_max_per_uid > c->connections_max)

@@ -22,11 +22,15 @@ struct eg_config {
     char dir[4096];
     char socket[EG_SOCKET_PATH_MAX + 1];
     uint64_t memory_max;  /* bytes that topics may commit */
+    uint64_t memory_max_per_uid;
     uint32_t clients_max; /* attached clients */
     uint32_t clients_max_per_uid;
     uint32_t connections_max; /* on the control socket */
     uint32_t connections_max_per_uid;
+    uint32_t bells_max_per_uid; /* consumers that may sleep */
     uint32_t topics_max;
+    uint32_t topics_max_per_uid;
+    uint32_t buffers_max_per_uid; /* of all its topics */
     uint32_t socket_mode;
     int log_level;             /* enum eg_log_level */
     int keeper;                /* enum eg_keeper_mode */

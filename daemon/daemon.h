@@ -12,6 +12,7 @@
 #include "logger.h"
 #include "loop.h"
 #include "meta.h"
+#include "quota.h"
 #include "service.h"
 
 #include <stdbool.h>
@@ -59,6 +60,7 @@ struct eg_daemon {
     struct eg_clients *clients;
     struct eg_sessions *sessions;
 
+    struct eg_account *accounts; /* quota.c */
     struct eg_figures figures;
     int64_t started_ns; /* eg_mono_ns() */
     enum eg_stop stop;  /* set by eg_daemon_stop() */

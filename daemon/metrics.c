@@ -17,11 +17,13 @@
 #include "sys/errbuf.h"
 
 #define METRICS_MAX 40
+#define USERS_MAX 8 /* whose quotas are nearly used up: so many are told */
 
 struct metrics {
     size_t count;
     const char *name[METRICS_MAX];
     char value[METRICS_MAX][256];
+    char user[USERS_MAX][24];
 };
 
 static void text(struct metrics *m, const char *name, const char *value) {
@@ -55,6 +57,17 @@ static void allocator(struct metrics *m) {
 #else
     (void)m;
 #endif
+}
+
+static void quotas(const struct eg_daemon *d, struct metrics *m) {
+    size_t n = 0;
+    for (const struct eg_account *a = d->accounts; a != NULL && n < USERS_MAX; a = a->next) {
+        char line[256];
+        if (!eg_quota_nearly_used(d, a, line, sizeof(line)))
+            continue;
+        snprintf(m->user[n], sizeof(m->user[n]), "quota.user.%u", (unsigned)a->uid);
+        text(m, m->user[n++], line);
+    }
 }
 
 static uint64_t numa_nodes(void) {
@@ -97,6 +110,7 @@ static void collect(const struct eg_daemon *d, struct metrics *m) {
     text(m, "membarrier", d->membarrier ? "yes" : "no");
     number(m, "cpu.ms", milliseconds(use.ru_utime) + milliseconds(use.ru_stime));
     allocator(m);
+    quotas(d, m);
 }
 
 int eg_handle_STATUS(struct eg_daemon *d, struct eg_session *s, struct eg_dec *in,

@@ -120,10 +120,10 @@ static void buffers_free(struct eg_daemon *d, struct eg_partition *p, bool drop)
 }
 
 void eg_partition_free(struct eg_daemon *d, struct eg_partition *p, bool drop) {
-    uint64_t extra = (uint64_t)p->detached + p->dirty;
+    int64_t extra = (int64_t)p->detached + p->dirty;
     for (uint32_t n = 0; p->buffers != NULL && n < EG_BUFFERS_MAX; n++)
         extra += eg_load_relaxed(&p->status->buffer[n].use) == EG_BUFFER_SPARE;
-    d->topics->extra_bytes -= extra * eg_partition_capacity(p);
+    eg_topic_count_extra(d, p->topic, -extra);
     d->figures.memory_pinned -= p->detached * eg_partition_capacity(p);
     eg_slots_forget(d, p);
     buffers_free(d, p, drop);
@@ -207,7 +207,7 @@ static bool take_buffer(struct eg_daemon *d, struct eg_partition *p, uint32_t n)
 }
 
 static void take_buffers(struct eg_daemon *d, struct eg_partition *p, uint32_t slots) {
-    uint64_t extra = 0;
+    int64_t extra = 0;
     for (uint32_t n = 0; n < EG_BUFFERS_MAX; n++) {
         struct eg_buffer_journal *j = &p->status->buffer[n];
         p->buffers[n] = (struct eg_buffer){.fd = -1};
@@ -241,7 +241,7 @@ static void take_buffers(struct eg_daemon *d, struct eg_partition *p, uint32_t s
             p->dirty++;
         }
     }
-    d->topics->extra_bytes += extra * eg_partition_capacity(p);
+    eg_topic_count_extra(d, p->topic, extra);
     d->figures.memory_pinned += p->detached * eg_partition_capacity(p);
     p->topic->pinned_bytes += p->detached * eg_partition_capacity(p);
 }

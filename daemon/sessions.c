@@ -87,6 +87,8 @@ void eg_session_close(struct eg_daemon *d, struct eg_session *base) {
     free_pending(s);
     d->sessions->ungreeted -= !base->greeted;
     d->figures.sessions--;
+    base->account->used[EG_QUOTA_CONNECTIONS]--;
+    eg_account_put(d, base->account);
     free(s);
 }
 
@@ -236,21 +238,13 @@ static void refuse(struct eg_daemon *d, int fd, int status) {
     hang_up(d, fd);
 }
 
-static int check_quota(struct eg_daemon *d, uid_t uid) {
+static int check_quota(const struct eg_daemon *d, const struct eg_account *account) {
     const struct eg_config *c = &d->config;
     if (d->figures.sessions >= c->connections_max)
         return eg_error_set(EAGRE_E_LIMIT,
                             "connections.max=%u is reached: raise it, or close connections",
                             c->connections_max);
-    uint32_t of_uid = 0;
-    for (struct eg_session *s = d->sessions->first; s != NULL; s = s->next)
-        of_uid += s->uid == uid;
-    if (of_uid >= c->connections_max_per_uid)
-        return eg_error_set(
-            EAGRE_E_LIMIT,
-            "connections.max.per.uid=%u is reached by user %u: raise it, or close connections",
-            c->connections_max_per_uid, (unsigned)uid);
-    return EAGRE_OK;
+    return eg_quota_check(d, account, EG_QUOTA_CONNECTIONS, 1);
 }
 
 static void welcome(struct eg_daemon *d, int fd) {
@@ -260,26 +254,28 @@ static void welcome(struct eg_daemon *d, int fd) {
         close(fd);
         return;
     }
-    int rc = check_quota(d, peer.uid);
+    struct eg_account *account = eg_account_take(d, peer.uid);
+    int rc = account != NULL ? check_quota(d, account) : EAGRE_E_NO_MEMORY;
+    struct session *s = rc == EAGRE_OK ? calloc(1, sizeof(*s)) : NULL;
+    if (rc == EAGRE_OK && s == NULL)
+        rc = eg_error_set(EAGRE_E_NO_MEMORY, "eagred has no memory for another connection");
     if (rc != EAGRE_OK) {
         refuse(d, fd, rc);
+        eg_account_put(d, account);
         return;
     }
-    struct session *s = calloc(1, sizeof(*s));
-    if (s == NULL) {
-        refuse(d, fd,
-               eg_error_set(EAGRE_E_NO_MEMORY, "eagred has no memory for another connection"));
-        return;
-    }
-    s->base = (struct eg_session){.fd = fd, .pid = peer.pid, .uid = peer.uid, .gid = peer.gid};
+    s->base = (struct eg_session){
+        .fd = fd, .pid = peer.pid, .uid = peer.uid, .gid = peer.gid, .account = account};
     s->watch = (struct eg_watch){.fd = fd, .ready = session_ready};
     s->connected_ns = eg_mono_ns();
     rc = eg_loop_add(d->loop, &s->watch, EPOLLIN);
     if (rc != EAGRE_OK) {
         refuse(d, fd, rc);
+        eg_account_put(d, account);
         free(s);
         return;
     }
+    account->used[EG_QUOTA_CONNECTIONS]++;
     s->base.next = d->sessions->first;
     d->sessions->first = &s->base;
     d->sessions->ungreeted++;

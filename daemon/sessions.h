@@ -21,6 +21,7 @@ struct eg_session {
     gid_t gid;
     bool greeted;             /* HELLO done */
     struct eg_client *client; /* after ATTACH; NULL */
+    struct eg_account *account;
     char name[64];            /* what it calls itself */
 };
 

@@ -162,7 +162,7 @@ static bool zero_slice(struct eg_partition *p, uint32_t n, uint64_t *at) {
 }
 
 static void free_buffer(struct eg_daemon *d, struct eg_partition *p, uint32_t n) {
-    d->topics->extra_bytes -= eg_partition_capacity(p);
+    eg_topic_count_extra(d, p->topic, -1);
     eg_buffer_drop(d, p, n);
 }
 
@@ -315,7 +315,9 @@ static bool build_spare(struct eg_daemon *d, struct eg_partition *p, int64_t now
         return false; /* one is being cleaned: that is faster */
     if (p->building == EG_NO_BUFFER) {
         if (t->pinned_bytes + capacity > (uint64_t)t->settings.v[EG_SET_PINNED_BYTES_MAX] ||
-            d->figures.memory_committed + d->topics->extra_bytes + capacity > d->config.memory_max)
+            d->figures.memory_committed + d->topics->extra_bytes + capacity > d->config.memory_max ||
+            eg_quota_check(d, t->account, EG_QUOTA_MEMORY, capacity) != EAGRE_OK ||
+            eg_quota_check(d, t->account, EG_QUOTA_BUFFERS, 1) != EAGRE_OK)
             return false;
         if (eg_buffer_make(d, p, &p->building) != EAGRE_OK) {
             eg_log_warning("%s", eg_error_text());
@@ -324,7 +326,7 @@ static bool build_spare(struct eg_daemon *d, struct eg_partition *p, int64_t now
             return false;
         }
         p->dirty++;
-        d->topics->extra_bytes += capacity;
+        eg_topic_count_extra(d, t, 1);
     }
     int rc = eg_buffer_allocate(d, p, p->building, NEXT_AHEAD < capacity ? NEXT_AHEAD : capacity);
     if (rc < 0) {

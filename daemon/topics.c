@@ -59,6 +59,33 @@ static int reserve(struct eg_topics *all) {
     return EAGRE_OK;
 }
 
+/* What its settings let it come to, without extra buffers. */
+static uint64_t ring_buffers(const struct eg_settings *s) {
+    return (uint64_t)s->v[EG_SET_PARTITIONS] * (uint64_t)s->v[EG_SET_RING_SEGMENTS];
+}
+static uint64_t bytes_of(const struct eg_settings *s) {
+    return eg_settings_ring_bytes(s) +
+           eg_topic_control_bytes(s, (uint32_t)s->v[EG_SET_PARTITIONS]);
+}
+
+/* It counts from now on with these settings; NULL: it does not count any more. */
+static void charge(struct eg_daemon *d, struct eg_topic *t, const struct eg_settings *s) {
+    uint64_t *used = t->account->used, bytes = s != NULL ? bytes_of(s) : 0;
+    used[EG_QUOTA_BUFFERS] -= t->buffers;
+    t->buffers = s != NULL ? ring_buffers(s) : 0;
+    used[EG_QUOTA_BUFFERS] += t->buffers;
+    used[EG_QUOTA_MEMORY] += bytes - t->committed;
+    d->figures.memory_committed += bytes - t->committed;
+    t->committed = bytes;
+}
+
+void eg_topic_count_extra(struct eg_daemon *d, struct eg_topic *t, int64_t buffers) {
+    uint64_t bytes = (uint64_t)buffers * (uint64_t)t->settings.v[EG_SET_SEGMENT_BYTES];
+    d->topics->extra_bytes += bytes;
+    t->account->used[EG_QUOTA_MEMORY] += bytes;
+    t->account->used[EG_QUOTA_BUFFERS] += (uint64_t)buffers;
+}
+
 /* Room was reserved. */
 static void list_add(struct eg_daemon *d, struct eg_topic *t) {
     struct eg_topics *all = d->topics;
@@ -67,9 +94,8 @@ static void list_add(struct eg_daemon *d, struct eg_topic *t) {
     memmove(&all->list[at + 1], &all->list[at], (all->count - at) * sizeof(struct eg_topic *));
     all->list[at] = t;
     all->count++;
-    t->committed =
-        eg_settings_ring_bytes(&t->settings) + eg_topic_control_bytes(&t->settings, t->partitions);
-    d->figures.memory_committed += t->committed;
+    charge(d, t, &t->settings);
+    t->account->used[EG_QUOTA_TOPICS]++;
     d->figures.topics++;
 }
 
@@ -79,38 +105,54 @@ static void list_remove(struct eg_daemon *d, struct eg_topic *t) {
     size_t at = place_of(all, eg_topic_name(t), &found);
     memmove(&all->list[at], &all->list[at + 1], (all->count - at - 1) * sizeof(struct eg_topic *));
     all->count--;
-    d->figures.memory_committed -= t->committed;
+    charge(d, t, NULL);
+    t->account->used[EG_QUOTA_TOPICS]--;
     d->figures.topics--;
+}
+
+static struct eg_topic *topic_new(struct eg_daemon *d, const char *name, uid_t owner) {
+    struct eg_topic *t = calloc(1, sizeof(*t));
+    if (t != NULL && (t->account = eg_account_take(d, owner)) == NULL) {
+        free(t);
+        t = NULL;
+    }
+    if (t == NULL)
+        eg_error_set(EAGRE_E_NO_MEMORY, "topic '%s': no memory", name);
+    return t;
 }
 
 static void topic_free(struct eg_daemon *d, struct eg_topic *t, bool drop) {
     eg_topic_objects_free(d, t, drop);
+    eg_account_put(d, t->account);
     free(t->clients);
     free(t);
 }
 
 /* ---- checks -------------------------------------------------------------------------------------- */
 
-static int check_memory(struct eg_daemon *d, const char *name, const struct eg_settings *s,
-                        uint64_t has) {
+static int check_memory(struct eg_daemon *d, const struct eg_topic *t, const char *name,
+                        const struct eg_settings *s) {
     char needs[32], segment[32], left[32], max[32];
-    uint64_t bytes =
-        eg_settings_ring_bytes(s) + eg_topic_control_bytes(s, (uint32_t)s->v[EG_SET_PARTITIONS]);
+    uint64_t bytes = bytes_of(s), buffers = ring_buffers(s), has = t->committed;
     /* What pins hold beyond the rings is in use as well. */
     uint64_t committed = d->figures.memory_committed - has + d->topics->extra_bytes;
     uint64_t room = committed < d->config.memory_max ? d->config.memory_max - committed : 0;
-    if (bytes <= has || bytes <= room)
-        return EAGRE_OK;
-    return eg_error_set(
-        EAGRE_E_NO_MEMORY,
-        "topic '%s' needs %s (%" PRId64 " partitions x %" PRId64
-        " segments x %s), %s of memory.max=%s is "
-        "left; lower segment.bytes or raise memory.max",
-        name, eg_format_size(bytes, needs, sizeof(needs)), s->v[EG_SET_PARTITIONS],
-        s->v[EG_SET_RING_SEGMENTS],
-        eg_format_size((uint64_t)s->v[EG_SET_SEGMENT_BYTES], segment, sizeof(segment)),
-        eg_format_size(room, left, sizeof(left)),
-        eg_format_size(d->config.memory_max, max, sizeof(max)));
+    if (bytes > has && bytes > room)
+        return eg_error_set(
+            EAGRE_E_NO_MEMORY,
+            "topic '%s' needs %s (%" PRId64 " partitions x %" PRId64
+            " segments x %s), %s of memory.max=%s is "
+            "left; lower segment.bytes or raise memory.max",
+            name, eg_format_size(bytes, needs, sizeof(needs)), s->v[EG_SET_PARTITIONS],
+            s->v[EG_SET_RING_SEGMENTS],
+            eg_format_size((uint64_t)s->v[EG_SET_SEGMENT_BYTES], segment, sizeof(segment)),
+            eg_format_size(room, left, sizeof(left)),
+            eg_format_size(d->config.memory_max, max, sizeof(max)));
+    int rc = eg_quota_check(d, t->account, EG_QUOTA_MEMORY, bytes > has ? bytes - has : 0);
+    if (rc == EAGRE_OK)
+        rc = eg_quota_check(d, t->account, EG_QUOTA_BUFFERS,
+                            buffers > t->buffers ? buffers - t->buffers : 0);
+    return rc == EAGRE_OK ? rc : eg_error_add(rc, "topic '%s'", name);
 }
 
 static int apply(struct eg_settings *s, const char *name, const struct eg_change *changes,
@@ -175,22 +217,24 @@ int eg_topic_create(struct eg_daemon *d, const struct eg_peer *peer, const char 
     int rc = check_create(d, peer, name);
     if (rc != EAGRE_OK)
         return rc;
-    struct eg_topic *t = calloc(1, sizeof(*t));
+    struct eg_topic *t = topic_new(d, name, peer->uid);
     if (t == NULL)
-        return eg_error_set(EAGRE_E_NO_MEMORY, "topic '%s': no memory", name);
+        return EAGRE_E_NO_MEMORY;
     strcpy(t->meta.name, name);
     t->meta.owner_uid = peer->uid;
     eg_settings_init(&t->settings);
     rc = apply(&t->settings, name, changes, count);
     if (rc == EAGRE_OK)
-        rc = check_memory(d, name, &t->settings, 0);
+        rc = eg_quota_check(d, t->account, EG_QUOTA_TOPICS, 1);
+    if (rc == EAGRE_OK)
+        rc = check_memory(d, t, name, &t->settings);
     if (rc == EAGRE_OK)
         rc = eg_settings_save(&t->settings, name, t->meta.settings, sizeof(t->meta.settings));
     t->meta.partitions = (uint32_t)t->settings.v[EG_SET_PARTITIONS];
     if (rc == EAGRE_OK)
         rc = eg_meta_topic_create(d->meta, &t->meta);
     if (rc != EAGRE_OK) {
-        free(t);
+        topic_free(d, t, false);
         return rc;
     }
     EG_FAULT("create.committed");
@@ -235,7 +279,7 @@ int eg_topic_alter(struct eg_daemon *d, const struct eg_peer *peer, const char *
     if (rc == EAGRE_OK)
         rc = eg_settings_alterable(&t->settings, &to, name);
     if (rc == EAGRE_OK)
-        rc = check_memory(d, name, &to, t->committed);
+        rc = check_memory(d, t, name, &to);
     struct eg_meta_topic meta = t->meta;
     if (rc == EAGRE_OK)
         rc = eg_settings_save(&to, name, meta.settings, sizeof(meta.settings));
@@ -250,9 +294,7 @@ int eg_topic_alter(struct eg_daemon *d, const struct eg_peer *peer, const char *
         return rc;
     t->meta = meta;
     t->settings = to;
-    d->figures.memory_committed -= t->committed;
-    t->committed = eg_settings_ring_bytes(&to) + eg_topic_control_bytes(&to, partitions);
-    d->figures.memory_committed += t->committed;
+    charge(d, t, &to);
     EG_FAULT("alter.committed");
     settings_changed(d, t);
     /* A failure here is made up for by the next alter or start: the store says how many there should be. */
@@ -286,11 +328,9 @@ int eg_topic_delete(struct eg_daemon *d, const struct eg_peer *peer, const char 
 static int recover(void *ctx, const struct eg_meta_topic *meta) {
     struct eg_daemon *d = ctx;
     int rc = reserve(d->topics);
-    struct eg_topic *t = rc == EAGRE_OK ? calloc(1, sizeof(*t)) : NULL;
+    struct eg_topic *t = rc == EAGRE_OK ? topic_new(d, meta->name, meta->owner_uid) : NULL;
     if (t == NULL)
-        return rc != EAGRE_OK
-                   ? rc
-                   : eg_error_set(EAGRE_E_NO_MEMORY, "topic '%s': no memory", meta->name);
+        return EAGRE_E_NO_MEMORY;
     t->meta = *meta;
     eg_settings_init(&t->settings);
     rc = eg_settings_load(&t->settings, meta->name, meta->settings);

@@ -30,7 +30,9 @@ struct eg_topic {
     uint32_t partitions; /* present ones; entries of part */
     struct eg_partition **part;
 
-    uint64_t committed;    /* bytes of memory.max that it has */
+    struct eg_account *account; /* of who created it */
+    uint64_t committed;         /* bytes of memory.max that it has */
+    uint64_t buffers;           /* of its rings, whether opened or not */
     uint64_t pinned_bytes; /* of detached buffers: what pinned.bytes.max is about */
 
     struct eg_client **clients; /* those with a grant on it: whose pins count */
@@ -52,6 +54,8 @@ struct eg_topic *eg_topic_by_name(struct eg_daemon *d, const char *name);
 /* The same for a name from outside: checked. A bad name's error, or EAGRE_E_UNKNOWN_TOPIC. */
 int eg_topic_find(struct eg_daemon *d, const char *name, struct eg_topic **out);
 struct eg_topic *eg_topic_by_uid(struct eg_daemon *d, uint32_t uid);
+/* So many buffers of t more (or fewer) beyond those of its rings. */
+void eg_topic_count_extra(struct eg_daemon *d, struct eg_topic *t, int64_t buffers);
 static inline const char *eg_topic_name(const struct eg_topic *t) { return t->meta.name; }
 
 /* The operations; peer: who asks. All failures with a detail that names the topic. */

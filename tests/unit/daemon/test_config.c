@@ -229,6 +229,15 @@ static void limits_that_depend_on_each_other(void **state) {
     assert_int_equal(eg_config_finish(&c), 0);
     assert_int_equal(c.clients_max_per_uid, 3);
     assert_int_equal(c.connections_max_per_uid, 4);
+    assert_int_equal(c.memory_max_per_uid, c.memory_max / 2);
+    assert_int_equal(c.topics_max_per_uid, c.topics_max / 4);
+    assert_int_equal(eg_config_set(&c, "", "memory.max", "1M"), 0);
+    assert_int_equal(eg_config_set(&c, "", "memory.max.per.uid", "2M"), 0);
+    assert_int_equal(eg_config_set(&c, "", "topics.max", "3"), 0);
+    assert_int_equal(eg_config_set(&c, "", "topics.max.per.uid", "0"), 0);
+    assert_int_equal(eg_config_finish(&c), 0);
+    assert_int_equal(c.memory_max_per_uid, 1 << 20);
+    assert_int_equal(c.topics_max_per_uid, 1);
 }
 
 static void a_service_lives_where_systemd_says(void **state) {

@@ -242,8 +242,7 @@ int eg_keep_put(struct eg_keep *k, const char *name, int fd) {
     if (!is_kept_name(name))
         return eg_error_set(EAGRE_E_INTERNAL, "'%s' is no name for a kept object", name);
     uint32_t i = eg_kept_find(&k->table, name);
-    bool replaced = i != 0;
-    if (replaced) {
+    if (i != 0) {
         struct eg_kept *e = &k->table.entry[i];
         if (e->fd == fd && k->inode[i] == inode_of(fd))
             return EAGRE_OK; /* taken at the start, and still the same */
@@ -254,8 +253,10 @@ int eg_keep_put(struct eg_keep *k, const char *name, int fd) {
         e->fd = fd;
         /* The keeper replaces in one step; systemd would keep both. */
         int rc = k->kind == SYSTEMD ? eg_systemd_remove(name) : EAGRE_OK;
-        if (rc != EAGRE_OK)
+        if (rc != EAGRE_OK) {
+            eg_kept_remove(&k->table, i);
             return rc;
+        }
     } else {
         i = eg_kept_add(&k->table, name, fd);
     }
@@ -267,7 +268,7 @@ int eg_keep_put(struct eg_keep *k, const char *name, int fd) {
             EG_KEPT_MAX);
     k->inode[i] = inode_of(fd);
     int rc = tell(k, EG_KEEPER_PUT, name, fd);
-    if (rc != EAGRE_OK && !replaced)
+    if (rc != EAGRE_OK) /* the caller closes it */
         eg_kept_remove(&k->table, i);
     return rc;
 }

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "daemon.h"
+#include "sigbus.h"
 #include "sys/clock.h"
 #include "sys/errbuf.h"
 #include "systemd.h"
@@ -146,6 +147,8 @@ static int run(struct eg_daemon *d, int ready_fd) {
     int rc = eg_loop_open(&d->loop);
     if (rc == EAGRE_OK)
         rc = watch_signals(d, &signals);
+    if (rc == EAGRE_OK)
+        rc = eg_sigbus_mend(d);
     if (rc == EAGRE_OK)
         rc = eg_services_start(d);
     if (rc != EAGRE_OK)

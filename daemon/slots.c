@@ -270,7 +270,6 @@ static void retire_ready(struct eg_partition *p, uint64_t seq, uint32_t n) {
     _Atomic uint64_t *index = eg_ring_index(p->ring, eg_partition_slots(p), i, eg_partition_capacity(p));
     for (size_t k = 0; k < eg_index_blocks(eg_partition_capacity(p)); k++)
         eg_store_relaxed(&index[k], 0);
-    eg_store_relaxed(&p->status->sealed_ns[i], 0);
     EG_FAULT("ready.before");
     eg_store_release(&p->status->slot[i], word);
     /* Release: zeroed bytes, header and index come first. Partner: the producers' next.seen. */
@@ -282,6 +281,8 @@ static void retire_ready(struct eg_partition *p, uint64_t seq, uint32_t n) {
 
 static void prepare_header(struct eg_partition *p, uint32_t n, uint64_t seq) {
     eg_segment_init(eg_buffer_header(p, n), p->topic->status, p->number, p->uid, seq, eg_now_ns());
+    /* Before the journal: a successor must not take the age of the slot's last life for the next one's. */
+    eg_store_relaxed(&p->status->sealed_ns[slot_of(p, seq)], 0);
 }
 
 static void show_blocked(struct eg_partition *p, const uint32_t *pids, size_t count) {

@@ -8,9 +8,11 @@
 
 #include <cmocka.h>
 
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "clients.h"
@@ -19,6 +21,7 @@
 #include "log/rotate.h"
 #include "log/writer.h"
 #include "partition.h"
+#include "sigbus.h"
 #include "slots.h"
 #include "sys/clock.h"
 #include "sys/errbuf.h"
@@ -673,6 +676,26 @@ static void nonsense_in_the_ring_ends_this_partition_only(void **state) {
     }
 }
 
+/* Memory that is gone: whoever may write to a buffer may punch a hole, which may not be filled again. */
+static void memory_that_is_gone_ends_this_partition_only(void **state) {
+    (void)state;
+    make_topic((struct eg_change[]){{"partitions", "2"}}, 1);
+    assert_int_equal(eg_partition_open(&x.d, x.t->part[1]), EAGRE_OK);
+    assert_int_equal(eg_sigbus_mend(&x.d), EAGRE_OK);
+    assert_int_equal(produce(), EAGRE_OK);
+    /* As the kernel would show it: behind this mapping is nothing. */
+    int fd = memfd_create("eagre:p1.b0", MFD_CLOEXEC);
+    void *base = x.p->buffers[eg_slot_buffer(word_of(0))].base;
+    assert_true(fd >= 0 && mmap(base, SEGMENT, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, 0) == base);
+    eg_slots_work(&x.d, x.p, now);
+    assert_true(eg_partition_failed(x.p));
+    assert_false(eg_partition_failed(x.t->part[1]));
+    eg_partition_end(x.p); /* zeros */
+    assert_int_equal(eg_slots_work(&x.d, x.p, now), INT64_MAX);
+    close(fd);
+    signal(SIGBUS, SIG_DFL);
+}
+
 /* Hints, allocated marks and frame words that lie: nothing outside the segment is touched. */
 static void lies_in_a_buffer_do_no_harm(void **state) {
     struct eg_meta_mark mark;
@@ -719,6 +742,7 @@ int main(void) {
         T(a_clean_stop_knows_the_exact_end),
         T(a_clean_stop_counts_claims_in_flight),
         T(nonsense_in_the_ring_ends_this_partition_only),
+        T(memory_that_is_gone_ends_this_partition_only),
         T(lies_in_a_buffer_do_no_harm),
     };
     return cmocka_run_group_tests_name("daemon/slots", tests, NULL, NULL);

@@ -158,7 +158,9 @@ static const struct row {
          0,
          0,
          {"off", "advise", "hugetlb"},
-         "advise: where the system allows it for shared memory. hugetlb: from its reserved pool."},
+         "advise: where the system allows it for shared memory. hugetlb: from its reserved pool; "
+         "only the daemon's user and root may choose it, and its producers must be trusted: one can take a page "
+         "away, and who reads there is ended by SIGBUS."},
     [EG_SET_ACCESS_PRODUCE] = {"access.produce",
                                ACCESS,
                                true,

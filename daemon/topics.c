@@ -224,6 +224,14 @@ int eg_topic_create(struct eg_daemon *d, const struct eg_peer *peer, const char 
     t->meta.owner_uid = peer->uid;
     eg_settings_init(&t->settings);
     rc = apply(&t->settings, name, changes, count);
+    /* The pool is everybody's; and a producer can take a huge page out of a buffer, which may have been the last
+     * one: who reads there then gets SIGBUS. */
+    if (rc == EAGRE_OK && t->settings.v[EG_SET_HUGEPAGES] == EG_HUGEPAGES_HUGETLB && peer->uid != 0 &&
+        peer->uid != geteuid())
+        rc = eg_error_set(EAGRE_E_PERMISSION,
+                          "topic '%s': hugepages=hugetlb is for user %u and root to choose, not for user %u: use "
+                          "hugepages=advise",
+                          name, (unsigned)geteuid(), (unsigned)peer->uid);
     if (rc == EAGRE_OK)
         rc = eg_quota_check(d, t->account, EG_QUOTA_TOPICS, 1);
     if (rc == EAGRE_OK)

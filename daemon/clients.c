@@ -11,6 +11,7 @@
 #include "handlers.h"
 #include "sys/clock.h"
 #include "sys/errbuf.h"
+#include "sys/faultpoint.h"
 #include "sys/futex.h"
 #include "sys/liveness.h"
 #include "sys/rand.h"
@@ -370,11 +371,55 @@ static int attach_again(struct eg_daemon *d, struct eg_session *s, uint32_t owne
     return EAGRE_OK;
 }
 
+/* No more than so many from now on; without any it has nothing to do with the topic. */
+static void grant_limit(struct eg_daemon *d, struct eg_client *c, struct eg_grant *g,
+                        uint16_t producers, uint16_t consumers) {
+    struct eg_topic *t = eg_topic_by_uid(d, g->topic_uid);
+    g->producers = g->producers < producers ? g->producers : producers;
+    g->consumers = g->consumers < consumers ? g->consumers : consumers;
+    if (g->producers > 0 || g->consumers > 0)
+        return;
+    if (t != NULL)
+        topic_remove_client(t, c);
+    *g = (struct eg_grant){0};
+}
+
+void eg_client_grant_lower(struct eg_daemon *d, struct eg_client *c, struct eg_grant *g, uint8_t role) {
+    uint16_t producers = g->producers, consumers = g->consumers;
+    uint16_t *handles = role == EG_ROLE_PRODUCER ? &producers : &consumers;
+    *handles -= *handles > 0;
+    grant_limit(d, c, g, producers, consumers);
+}
+
+/* It says what it holds: what it was granted beyond that it does not know of, or has given up. Believed in this
+ * direction only. */
+static void limit_grants(struct eg_daemon *d, struct eg_client *c, struct eg_dec held, size_t count) {
+    struct {
+        uint16_t producers, consumers;
+    } of[EG_CLIENT_GRANTS] = {0};
+    for (size_t i = 0; i < count; i++) {
+        uint32_t uid = eg_dec_u32(&held);
+        uint16_t producers = eg_dec_u16(&held), consumers = eg_dec_u16(&held);
+        const struct eg_grant *g = uid != 0 ? eg_client_grant(c, uid) : NULL;
+        if (g == NULL)
+            continue; /* of a topic that is not there any more */
+        of[g - c->entry->grants].producers = producers;
+        of[g - c->entry->grants].consumers = consumers;
+    }
+    for (uint32_t g = 0; g < EG_CLIENT_GRANTS; g++)
+        if (c->entry->grants[g].topic_uid != 0)
+            grant_limit(d, c, &c->entry->grants[g], of[g].producers, of[g].consumers);
+}
+
 int eg_handle_ATTACH(struct eg_daemon *d, struct eg_session *s, struct eg_dec *in,
                      struct eg_reply *r) {
     uint32_t owner = eg_dec_u32(in);
     uint64_t cookie = eg_dec_u64(in);
+    size_t count = owner != 0 ? eg_dec_u16(in) : 0;
     struct eg_client *c = NULL;
+    struct eg_dec held = *in;
+    for (size_t i = 0; i < count; i++)
+        eg_dec_u64(in);
     if (!eg_dec_end(in))
         return malformed("ATTACH");
     if (s->client != NULL)
@@ -383,6 +428,8 @@ int eg_handle_ATTACH(struct eg_daemon *d, struct eg_session *s, struct eg_dec *i
     int rc = owner == 0 ? attach_new(d, s, &c) : attach_again(d, s, owner, cookie, &c);
     if (rc != EAGRE_OK)
         return rc;
+    if (owner != 0)
+        limit_grants(d, c, held, count);
     s->client = c;
     c->session = s;
     c->reported = false;
@@ -460,16 +507,9 @@ int eg_handle_RELEASE(struct eg_daemon *d, struct eg_session *s, struct eg_dec *
     if (!eg_dec_end(in) || (role != EG_ROLE_PRODUCER && role != EG_ROLE_CONSUMER))
         return malformed("RELEASE");
     struct eg_grant *g = s->client != NULL && uid != 0 ? eg_client_grant(s->client, uid) : NULL;
-    uint16_t *handles = g == NULL ? NULL : role == EG_ROLE_PRODUCER ? &g->producers : &g->consumers;
-    if (handles == NULL || *handles == 0)
-        return EAGRE_OK; /* the topic was deleted meanwhile */
-    --*handles;
-    if (g->producers == 0 && g->consumers == 0) {
-        struct eg_topic *t = eg_topic_by_uid(d, uid);
-        if (t != NULL)
-            topic_remove_client(t, s->client);
-        *g = (struct eg_grant){0};
-    }
+    if (g != NULL) /* else the topic was deleted meanwhile */
+        eg_client_grant_lower(d, s->client, g, role);
+    EG_FAULT("release.done");
     return EAGRE_OK;
 }
 

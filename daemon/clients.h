@@ -83,6 +83,8 @@ bool eg_clients_pinned(const struct eg_topic *t, uint32_t partition_index, uint6
 struct eg_grant *eg_client_grant(const struct eg_client *c, uint32_t topic_uid); /* NULL: none */
 /* One open handle more. Noted before anybody is told. EAGRE_E_LIMIT. */
 int eg_client_grant_add(struct eg_topic *t, struct eg_client *c, bool producer);
+/* One open handle fewer; without any it has nothing to do with the topic. */
+void eg_client_grant_lower(struct eg_daemon *d, struct eg_client *c, struct eg_grant *g, uint8_t role);
 /* The topic goes away. */
 void eg_clients_forget_topic(struct eg_daemon *d, struct eg_topic *t);
 /* Every consumer that may sleep looks again. */

@@ -16,6 +16,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "clients.h"
 #include "daemon.h"
 #include "sys/clock.h"
 #include "sys/errbuf.h"
@@ -40,6 +41,7 @@ struct session {
     struct pending *pending; /* while set, nothing is read from this peer */
     uint32_t unread_fds;     /* sent since its queue was last seen empty */
     int64_t connected_ns;
+    bool unread; /* the last answer was not sent, or the peer went away without taking it */
 };
 
 struct eg_sessions {
@@ -75,12 +77,30 @@ static void hang_up(struct eg_daemon *d, int fd) {
     close(fd);
 }
 
+/* The kernel tells by ECONNRESET that a peer closed with something unread in its queue. */
+static bool is_unread(const struct session *s) {
+    int error = 0;
+    socklen_t n = sizeof(error);
+    return s->unread || s->pending != NULL ||
+           (getsockopt(s->base.fd, SOL_SOCKET, SO_ERROR, &error, &n) == 0 && error == ECONNRESET);
+}
+
+/* It does not know that it was granted the topic, and may live on without ever asking us again. */
+static void take_back(struct eg_daemon *d, struct eg_session *base) {
+    struct eg_grant *g = NULL;
+    if (base->opened_uid != 0 && base->client != NULL && is_unread(session_of(base)))
+        g = eg_client_grant(base->client, base->opened_uid);
+    if (g != NULL)
+        eg_client_grant_lower(d, base->client, g, base->opened_role);
+}
+
 void eg_session_close(struct eg_daemon *d, struct eg_session *base) {
     struct session *s = session_of(base);
     struct eg_session **link = &d->sessions->first;
     while (*link != base)
         link = &(*link)->next;
     *link = base->next;
+    take_back(d, base);
     eg_session_closed(d, base);
     eg_loop_remove(d->loop, &s->watch);
     hang_up(d, base->fd);
@@ -122,6 +142,7 @@ static bool send_reply(struct eg_daemon *d, struct session *s, const void *data,
     if (errno != EPIPE && errno != ECONNRESET)
         eg_log_limited(&descriptors_limit, EG_LOG_WARNING, "cannot reply to pid %d: %s",
                        (int)s->base.pid, strerror(errno));
+    s->unread = true;
     return false;
 }
 
@@ -151,6 +172,8 @@ static bool serve(struct eg_daemon *d, struct session *s, const struct eg_msg_he
     struct eg_reply reply = {.out = &out};
     bool greeted = s->base.greeted;
     int rc;
+
+    s->base.opened_uid = 0;
 
     eg_enc_begin(&out, d->sessions->out, sizeof(d->sessions->out), h->type | EG_MSG_REPLY, h->id,
                  0);
@@ -200,8 +223,10 @@ static bool receive(struct eg_daemon *d, struct session *s) {
     /* Without a control buffer, the kernel closes descriptors that somebody sends us. */
     ssize_t n =
         recv(s->base.fd, d->sessions->in, sizeof(d->sessions->in), MSG_DONTWAIT | MSG_TRUNC);
-    if (n < 0)
+    if (n < 0) {
+        s->unread |= errno == ECONNRESET;
         return errno == EAGAIN || errno == EINTR;
+    }
     if (n == 0)
         return false;
     int rc = eg_dec_begin(&in, d->sessions->in, (size_t)n, &h);

@@ -22,6 +22,8 @@ struct eg_session {
     bool greeted;             /* HELLO done */
     struct eg_client *client; /* after ATTACH; NULL */
     struct eg_account *account;
+    uint32_t opened_uid; /* topic that its last request was granted, 0: none; and the role. Taken back */
+    uint8_t opened_role; /* if the answer did not arrive */
     char name[64];            /* what it calls itself */
 };
 

@@ -11,6 +11,7 @@
 #include "sys/atomic.h"
 #include "sys/clock.h"
 #include "sys/errbuf.h"
+#include "sys/faultpoint.h"
 #include "sys/shm.h"
 
 #define NAME_CAP 1024 /* longer than a valid one, so that the error can be about the name */
@@ -234,6 +235,9 @@ int eg_handle_OPEN(struct eg_daemon *d, struct eg_session *s, struct eg_dec *in,
         rc = eg_client_grant_add(t, s->client, producer);
     if (rc != EAGRE_OK)
         return rc;
+    s->opened_uid = t->meta.uid; /* until it asks something else, it may not know */
+    s->opened_role = role;
+    EG_FAULT("open.granted");
     if (producer)
         s->client->node = node;
     eg_enc_u32(r->out, t->meta.uid);

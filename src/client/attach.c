@@ -2,6 +2,7 @@
 #include "client/session.h"
 
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -52,19 +53,31 @@ static int take_page(struct eagre *e, int page_fd, int bells_fd) {
 }
 
 int eg_session_attach(struct eagre *e, int64_t deadline_ns) {
-    uint8_t buf[256];
     uint8_t answer[1024];
     struct eg_enc req;
     struct eg_dec reply;
     int fds[2] = {-1, -1};
     size_t nfds = 0;
     bool again = e->owner != 0;
+    size_t cap = 256 + e->held_count * sizeof(struct eg_held);
+    void *buf = malloc(cap);
 
-    eg_enc_begin(&req, buf, sizeof(buf), EG_MSG_ATTACH, 0, 0);
+    if (buf == NULL)
+        return eg_error_set(EAGRE_E_NO_MEMORY, "no memory for a request of %zu bytes", cap);
+    eg_enc_begin(&req, buf, cap, EG_MSG_ATTACH, 0, 0);
     eg_enc_u32(&req, e->owner);
     eg_enc_u64(&req, again ? e->cookie : 0);
+    if (again) {
+        eg_enc_u16(&req, (uint16_t)e->held_count);
+        for (size_t i = 0; i < e->held_count; i++) {
+            eg_enc_u32(&req, e->held[i].topic_uid);
+            eg_enc_u16(&req, e->held[i].producers);
+            eg_enc_u16(&req, e->held[i].consumers);
+        }
+    }
     int rc = eg_session_exchange(e, &req, answer, sizeof(answer), &reply, fds, 2, &nfds,
                                  deadline_ns, NULL);
+    free(buf);
     if (rc != EAGRE_OK)
         return rc;
     uint32_t owner = eg_dec_u32(&reply);

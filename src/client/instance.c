@@ -50,7 +50,7 @@ static void free_instance(struct eagre *e) {
         eg_unmap(e->bells_rw, sizeof(*e->bells_rw));
     if (e->bus != NULL)
         eg_unmap((void *)(uintptr_t)e->bus, EG_PAGE);
-    free(e->releases);
+    free(e->held);
     pthread_mutex_destroy(&e->lock);
     free(e);
 }

@@ -232,22 +232,49 @@ static int check_bus(const struct eg_bus *bus, uint64_t instance_id) {
     return rc;
 }
 
-/* Handles that were closed in the meantime. Best effort. */
-static void send_releases(struct eagre *e, int64_t deadline_ns) {
-    while (e->release_count > 0 && e->sock >= 0) {
-        const struct eg_release *r = &e->releases[e->release_count - 1];
-        uint8_t buf[256];
-        uint8_t answer[1024];
-        struct eg_enc req;
-        struct eg_dec reply;
-        eg_enc_begin(&req, buf, sizeof(buf), EG_MSG_RELEASE, 0, 0);
-        eg_enc_u8(&req, r->role);
-        eg_enc_u32(&req, r->topic_uid);
-        eg_session_exchange(e, &req, answer, sizeof(answer), &reply, NULL, 0, NULL, deadline_ns,
-                            NULL);
-        if (e->sock >= 0)
-            e->release_count--;
+/* ---- what we hold: the lock is held -------------------------------------------------------------- */
+
+static struct eg_held *find_held(struct eagre *e, uint32_t topic_uid) {
+    for (size_t i = 0; i < e->held_count; i++)
+        if (e->held[i].topic_uid == topic_uid)
+            return &e->held[i];
+    return NULL;
+}
+
+/* Before an OPEN is sent: what it brings must not be lost for want of memory. */
+static int reserve_held(struct eagre *e) {
+    struct eg_held *more = reallocarray(e->held, e->held_count + 1, sizeof(*more));
+    if (more == NULL)
+        return eg_error_set(EAGRE_E_NO_MEMORY, "no memory for one handle more");
+    e->held = more;
+    return EAGRE_OK;
+}
+
+static uint16_t *handles_of(struct eg_held *h, uint8_t role) {
+    return role == EG_ROLE_PRODUCER ? &h->producers : &h->consumers;
+}
+
+/* An OPEN was answered: one handle more. Room was reserved. */
+static void note_open(struct eagre *e, const struct eg_enc *req, struct eg_dec reply) {
+    uint8_t role = req->data[sizeof(struct eg_msg_header)];
+    uint32_t uid = eg_dec_u32(&reply);
+    struct eg_held *h = find_held(e, uid);
+    if (h == NULL) {
+        h = &e->held[e->held_count++];
+        *h = (struct eg_held){.topic_uid = uid};
     }
+    ++*handles_of(h, role);
+}
+
+/* False: there was none. */
+static bool note_release(struct eagre *e, uint8_t role, uint32_t uid) {
+    struct eg_held *h = find_held(e, uid);
+    if (h == NULL || *handles_of(h, role) == 0)
+        return false;
+    --*handles_of(h, role);
+    if (h->producers == 0 && h->consumers == 0)
+        *h = e->held[--e->held_count];
+    return true;
 }
 
 /* The daemon that greeted us is of instance_id: go on with the same memory, or change over. */
@@ -281,10 +308,8 @@ static int settle(struct eagre *e, uint64_t instance_id, int bus_fd, int64_t dea
     }
     e->instance_id = instance_id;
     if (other) {
-        e->release_count = 0;
+        e->held_count = 0;
         atomic_fetch_add_explicit(&e->generation, 1, memory_order_release);
-    } else {
-        send_releases(e, deadline_ns);
     }
     return e->sock >= 0 ? EAGRE_OK : no_daemon(e);
 }
@@ -333,11 +358,15 @@ int eg_session_connect(struct eagre *e, int64_t deadline_ns) {
     return EAGRE_OK;
 }
 
-/* Those that would do harm if a daemon that died had done them before it could answer. */
-static bool may_be_repeated(const struct eg_enc *req) {
+static uint16_t type_of(const struct eg_enc *req) {
     struct eg_msg_header h;
     memcpy(&h, req->data, sizeof(h));
-    switch (h.type) {
+    return h.type;
+}
+
+/* Those that would do harm if a daemon that died had done them before it could answer. */
+static bool may_be_repeated(const struct eg_enc *req) {
+    switch (type_of(req)) {
     case EG_MSG_RELEASE:
     case EG_MSG_TOPIC_CREATE:
     case EG_MSG_TOPIC_ALTER:
@@ -362,9 +391,13 @@ int eg_session_request_in(struct eagre *e, struct eg_enc *req, void *reply_buf, 
     if (rc != EAGRE_OK)
         return rc;
     int64_t deadline = eg_mono_ns() + EG_REQUEST_LIMIT_NS;
+    bool opens = !req->overflow && type_of(req) == EG_MSG_OPEN;
     pthread_mutex_lock(&e->lock);
     for (int attempt = 0; attempt < 2; attempt++) {
         bool sent = false;
+        rc = opens ? reserve_held(e) : EAGRE_OK;
+        if (rc != EAGRE_OK)
+            break;
         rc = e->sock >= 0 ? EAGRE_OK : eg_session_connect(e, deadline);
         if (rc != EAGRE_OK)
             break;
@@ -374,6 +407,8 @@ int eg_session_request_in(struct eagre *e, struct eg_enc *req, void *reply_buf, 
         if (!died || (sent && !may_be_repeated(req)))
             break;
     }
+    if (rc == EAGRE_OK && opens)
+        note_open(e, req, *reply);
     *generation = eg_load_relaxed(&e->generation); /* written under the lock */
     pthread_mutex_unlock(&e->lock);
     return rc;
@@ -409,17 +444,21 @@ int eg_session_check(struct eagre *e) {
 }
 
 void eg_session_release(struct eagre *e, uint8_t role, uint32_t topic_uid, uint32_t generation) {
+    uint8_t buf[256];
+    uint8_t answer[1024];
+    struct eg_enc req;
+    struct eg_dec reply;
     if (eg_session_forked(e) != EAGRE_OK)
         return;
+    eg_enc_begin(&req, buf, sizeof(buf), EG_MSG_RELEASE, 0, 0);
+    eg_enc_u8(&req, role);
+    eg_enc_u32(&req, topic_uid);
     pthread_mutex_lock(&e->lock);
-    if (generation == eg_load_relaxed(&e->generation)) { /* else the grant went with its instance */
-        struct eg_release *more = reallocarray(e->releases, e->release_count + 1, sizeof(*more));
-        if (more != NULL) {
-            e->releases = more;
-            e->releases[e->release_count++] =
-                (struct eg_release){.role = role, .topic_uid = topic_uid};
-        }
-        send_releases(e, eg_mono_ns() + EG_REQUEST_LIMIT_NS);
-    }
+    /* Of another generation: the grant went with its instance. Without a connection, or if it breaks now, we say
+     * what is left when we attach again. */
+    if (generation == eg_load_relaxed(&e->generation) && note_release(e, role, topic_uid) &&
+        e->sock >= 0)
+        eg_session_exchange(e, &req, answer, sizeof(answer), &reply, NULL, 0, NULL,
+                            eg_mono_ns() + EG_REQUEST_LIMIT_NS, NULL);
     pthread_mutex_unlock(&e->lock);
 }

@@ -31,9 +31,10 @@
 /* How long a request may take in all, reconnecting included. */
 #define EG_REQUEST_LIMIT_NS 10000000000ll
 
-struct eg_release {
-    uint8_t role;
+/* Handles that are open on a topic: what a daemon is told that takes us up again. */
+struct eg_held {
     uint32_t topic_uid;
+    uint16_t producers, consumers;
 };
 
 struct eagre {
@@ -57,8 +58,8 @@ struct eagre {
     struct eg_bells *bells_rw; /* once it has had a producer */
     uint32_t bells_rw_generation;
     uint64_t pins_used[EG_CLIENT_PINS / 64];
-    struct eg_release *releases; /* handles closed while there was no daemon */
-    size_t release_count;
+    struct eg_held *held;
+    size_t held_count;
 
     bool full_fence; /* membarrier not registered here, or the bus says EG_BUS_NO_MEMBARRIER: pins
                         and wake-ups need a full fence. Valid once a client */
@@ -102,7 +103,7 @@ void eg_pin_cell_put(struct eagre *e, _Atomic uint64_t *cell);
 int eg_bell_get(struct eagre *e, uint32_t *bell);
 void eg_bell_put(struct eagre *e, uint32_t bell);
 
-/* One handle of that role on that topic fewer; remembered for later when no daemon is there. */
+/* One handle of that role on that topic fewer. A daemon that is not there now learns it when it is. */
 void eg_session_release(struct eagre *e, uint8_t role, uint32_t topic_uid, uint32_t generation);
 
 /* ---- between session.c, attach.c and instance.c; the lock is held -------------------------------- */

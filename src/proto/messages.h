@@ -13,7 +13,10 @@
  *            < u64 instance id, u32 epoch, u32 daemon pid, str version        fd: bus (r)
  *   ATTACH   > u32 owner (0: new), u64 cookie                        become a client with an owner
  *            < u32 owner, u64 cookie                                 number; or be it again after a
- *                                          fds: client page (rw), bells (r)   daemon restart
+ *                                          fds: client page (rw), bells (r)   daemon restart, then:
+ *            > ... u16 n, n x (u32 topic uid, u16 producers, u16 consumers)     the handles that it has open.
+ *                    What it was granted beyond them is taken back: the answer to an OPEN was lost, or it
+ *                    closed a handle and does not know whether the daemon was told
  *   OPEN     > u8 role, u32 numa node (of the caller, ~0: unknown), str topic
  *            < u32 topic uid, u32 partitions         fds: status (r), ring (rw | r), waiters (rw);
  *                                                    to producers also bells (rw), the topic's eventfd

@@ -177,12 +177,54 @@ static void a_burial_cut_off_is_gone_on_with(void **state) {
     }
 }
 
+/* Granted, then it died: who asks its successor again is granted it once. */
+static void an_opening_is_granted_once(void **state) {
+    const eagre_setting_t settings[] = {{"segment.bytes", "64K"}, {"writers", "single"}};
+    eagre_producer_t *p, *q;
+    eagre_t *another;
+    (void)state;
+    start_with("open.granted@2");
+    OK(eagre_topic_create(e, "t", settings, 2));
+    OK(eagre_producer_open(e, "t", NULL, &p));
+    eagre_producer_close(p);
+    assert_int_equal(eagre_producer_open(e, "t", NULL, &p), EAGRE_E_NO_DAEMON);
+    restart_after_kill();
+    OK(eagre_open(b.socket, &another));
+    OK(eagre_producer_open(e, "t", NULL, &p)); /* not refused because of itself */
+    assert_int_equal(eagre_producer_open(another, "t", NULL, &q), EAGRE_E_BUSY);
+    OK(produce(p, 0, "x"));
+    eagre_producer_close(p);
+    OK(eagre_producer_open(another, "t", NULL, &q));
+    eagre_producer_close(q);
+    OK(eagre_close(another));
+    finish();
+}
+
+/* Told that one handle is closed, then it died: its successor must not take it for two. */
+static void a_closing_counts_once(void **state) {
+    const eagre_setting_t settings[] = {{"segment.bytes", "64K"}, {"partitions", "2"}};
+    eagre_producer_t *p, *q;
+    (void)state;
+    start_with("release.done");
+    OK(eagre_topic_create(e, "t", settings, 2));
+    OK(eagre_producer_open(e, "t", NULL, &p));
+    OK(eagre_producer_open(e, "t", NULL, &q));
+    OK(produce(p, 0, "x"));
+    eagre_producer_close(q);
+    restart_after_kill();
+    OK(produce(p, 1, "x")); /* whose buffers the daemon hands out now */
+    eagre_producer_close(p);
+    finish();
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_topic_committed_is_there_afterwards),
         cmocka_unit_test(a_topic_grown_has_its_partitions_afterwards),
         cmocka_unit_test(a_topic_deleted_is_gone_for_everybody_afterwards),
         cmocka_unit_test(a_burial_cut_off_is_gone_on_with),
+        cmocka_unit_test(an_opening_is_granted_once),
+        cmocka_unit_test(a_closing_counts_once),
     };
     return cmocka_run_group_tests_name("fault/topics", tests, NULL, NULL);
 }

@@ -68,6 +68,7 @@ struct fake {
     _Atomic int seen[FAKE_TYPES];
     _Atomic uint32_t attach_owner; /* of the last ATTACH */
     _Atomic uint64_t attach_cookie;
+    _Atomic int attach_held; /* handles that it said are open; -1: it said nothing */
     char first_setting[64];
 
     int bus, bells, page, status, ring, waiters, event, buffers[FAKE_SLOTS];
@@ -241,6 +242,13 @@ static int fake_handle(struct fake *f, const struct eg_msg_header *h, struct eg_
     case EG_MSG_ATTACH:
         f->attach_owner = eg_dec_u32(in);
         f->attach_cookie = eg_dec_u64(in);
+        f->attach_held = f->attach_owner == 0 ? -1 : 0;
+        for (uint16_t n = f->attach_owner == 0 ? 0 : eg_dec_u16(in); n > 0; n--) {
+            if (eg_dec_u32(in) != f->topic_uid)
+                f->attach_held += 1000;
+            f->attach_held += eg_dec_u16(in);
+            f->attach_held += 100 * eg_dec_u16(in);
+        }
         eg_enc_u32(&r->out, 5);
         eg_enc_u64(&r->out, 0xc00c1e);
         fake_fd(r, f->page, true);

@@ -298,17 +298,33 @@ static void test_reopen_finds_it_deleted(void **state) {
     eg_topic_close(t);
 }
 
-/* A handle closed while there is no daemon is given back to the next one. */
-static void test_release_is_remembered(void **state) {
+/* Who takes us up again is told what we hold, whatever it knows of openings and closings. */
+static void test_attaching_again_says_what_is_open(void **state) {
     (void)state;
-    struct eg_topic *t = open_ok(EG_ROLE_PRODUCER);
+    struct eg_topic *t = open_ok(EG_ROLE_PRODUCER), *other = open_ok(EG_ROLE_PRODUCER);
+    struct eg_topic *reader = open_ok(EG_ROLE_CONSUMER), *lost = NULL;
+    assert_int_equal(fake.attach_held, -1);
     fake_stop(&fake);
-    eg_topic_close(t);
+    eg_topic_close(t); /* nobody is there to be told */
     assert_int_equal(fake.seen[EG_MSG_RELEASE], 0);
     fake_start(&fake);
     assert_int_equal(eg_session_check(e), EAGRE_OK);
+    assert_int_equal(fake.attach_held, 101);
+    fake.act[EG_MSG_RELEASE] = FAKE_CLOSE; /* told, but not answered: not told again */
+    eg_topic_close(other);
     assert_int_equal(fake.seen[EG_MSG_RELEASE], 1);
-    assert_int_equal(e->release_count, 0);
+    assert_int_equal(eg_session_check(e), EAGRE_OK);
+    assert_int_equal(fake.attach_held, 100);
+    fake.act[EG_MSG_OPEN] = FAKE_CLOSE; /* granted, but not answered: asked again, and held once */
+    assert_int_equal(eg_topic_open(e, EG_ROLE_PRODUCER, "t", &lost), EAGRE_OK);
+    assert_int_equal(fake.attach_held, 100);
+    fake_stop(&fake);
+    fake_start(&fake);
+    assert_int_equal(eg_session_check(e), EAGRE_OK);
+    assert_int_equal(fake.attach_held, 101);
+    eg_topic_close(lost);
+    eg_topic_close(reader);
+    assert_int_equal(e->held_count, 0);
 }
 
 int main(void) {
@@ -325,7 +341,7 @@ int main(void) {
         EACH(test_successor_needs_no_reopening),
         EACH(test_reopen),
         EACH(test_reopen_finds_it_deleted),
-        EACH(test_release_is_remembered),
+        EACH(test_attaching_again_says_what_is_open),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

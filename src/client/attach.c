@@ -78,6 +78,12 @@ int eg_session_attach(struct eagre *e, int64_t deadline_ns) {
     int rc = eg_session_exchange(e, &req, answer, sizeof(answer), &reply, fds, 2, &nfds,
                                  deadline_ns, NULL);
     free(buf);
+    /* A client that holds nothing is forgotten if a daemon finds neither its connection nor its lock, which it has
+     * not taken yet when the daemon before dies right after its answer. Nothing is lost: begin anew. */
+    if (rc == EAGRE_E_PERMISSION && again && e->held_count == 0) {
+        e->owner = 0;
+        return eg_session_attach(e, deadline_ns);
+    }
     if (rc != EAGRE_OK)
         return rc;
     uint32_t owner = eg_dec_u32(&reply);

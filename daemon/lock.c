@@ -59,7 +59,8 @@ void eg_socket_directory(const char *socket, char *buf, size_t cap) {
 
 static int lock_file(const char *path, const char *what, int *fd_out) {
     for (;;) {
-        int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0644);
+        /* 0600: who can open it, if only for reading, can hold its lock and so keep us from starting. */
+        int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
         if (fd < 0)
             return eg_error_set(EAGRE_E_IO, "%s is not usable: cannot open %s for writing: %s",
                                 what, path, strerror(errno));

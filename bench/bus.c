@@ -118,7 +118,7 @@ static int start(struct eb_bench *b, struct eb_bus *bus) {
         show_log(bus->dir);
         return -1;
     }
-    bus->keeper = read_pid(bus->dir, "keeper.pid");
+    bus->keeper = read_pid(bus->dir, "s.keeper.pid");
     return 0;
 }
 

@@ -87,8 +87,9 @@ eg_test(model model)
 eg_test(naive naive)
 eg_test(history history)
 eg_test(system system)
+include(EagreTorture)
 if(EAGRE_FAULTPOINTS)
-    eg_test(fault fault system)
+    eg_test(fault fault system history torture)
 endif()
 
 # The naive log, for as many seeds as one likes.

@@ -72,9 +72,9 @@ static int check_directory(struct eg_daemon *d) {
         return rc;
     return eg_error_set(EAGRE_E_STATE,
                         "the keeper of %s holds the memory of a daemon that did not use %s, or used it in another "
-                        "state: start eagred with that one's --dir, or end the keeper (its pid is in keeper.pid "
-                        "beside the socket) to start empty",
-                        d->config.socket, d->config.dir);
+                        "state: start eagred with that one's --dir, or end the keeper (its pid is in "
+                        "%s.keeper.pid) to start empty",
+                        d->config.socket, d->config.dir, d->config.socket);
 }
 
 static int start_page(struct eg_daemon *d) {

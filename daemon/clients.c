@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "handlers.h"
+#include "sessions.h"
 #include "sys/clock.h"
 #include "sys/errbuf.h"
 #include "sys/faultpoint.h"
@@ -218,6 +219,9 @@ static void topic_remove_client(struct eg_topic *t, const struct eg_client *c) {
 void eg_client_free(struct eg_daemon *d, struct eg_client *c) {
     char name[EG_KEEP_NAME_MAX + 1];
     uint32_t owner = c->entry->owner;
+    /* A fork child that lives on has a copy of the dead one's connection, with which it can do nothing. */
+    if (c->session != NULL)
+        eg_session_close(d, c->session);
     for (uint32_t g = 0; g < EG_CLIENT_GRANTS; g++) {
         struct eg_grant *grant = &c->entry->grants[g];
         struct eg_topic *t = grant->topic_uid != 0 ? eg_topic_by_uid(d, grant->topic_uid) : NULL;

@@ -40,8 +40,8 @@ static const struct entry entries[] = {
     {"socket", PATH, AT(socket), 0, 0, NULL, {0},
      "/run/eagre/eagre.sock for root, else $XDG_RUNTIME_DIR/eagre/eagre.sock; as a service eagre.sock "
      "in $RUNTIME_DIRECTORY",
-     "Control socket. At most 107 bytes, its file name at most 75. The locks, the pid files and "
-     "the keeper's socket lie beside it."},
+     "Control socket. At most 107 bytes, its file name at most 75. Its lock, the pid files and "
+     "the keeper's socket lie beside it, with names that begin with its own."},
     {"socket.mode", MODE, AT(socket_mode), 0, 0777, NULL, {0}, "0660 for root and system services, else 0600",
      "Permissions of the control socket: who may connect."},
     {"memory.max", SIZE, AT(memory_max), 1 << 20, INT64_MAX, NULL, {0},
@@ -368,6 +368,12 @@ int eg_config_finish(struct eg_config *c) {
         rc = make_absolute(c->socket, sizeof(c->socket), "socket");
     if (rc != EAGRE_OK)
         return rc;
+    const char *slash = strrchr(c->socket, '/');
+    if (strlen(slash + 1) > EG_SOCKET_NAME_MAX)
+        return eg_error_set(EAGRE_E_INVALID_CONFIG,
+                            "socket=%s: its file name has %zu bytes, at most %d are possible, so that its keeper's "
+                            "socket can lie beside it: choose a shorter one",
+                            c->socket, strlen(slash + 1), EG_SOCKET_NAME_MAX);
     if (c->memory_max_per_uid == 0)
         c->memory_max_per_uid = c->memory_max / 2;
     if (c->topics_max_per_uid == 0)

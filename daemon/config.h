@@ -17,6 +17,7 @@ enum eg_keeper_mode { EG_KEEPER_AUTO = 0, EG_KEEPER_PROCESS, EG_KEEPER_SYSTEMD, 
 
 #define EG_CONFIG_TEXT 512
 #define EG_SOCKET_PATH_MAX 107 /* sizeof sun_path - 1 */
+#define EG_SOCKET_NAME_MAX 75  /* that with the keeper's suffix and a descriptor's directory fits there, too */
 
 struct eg_config {
     char dir[4096];

@@ -110,8 +110,8 @@ static int open_process(struct eg_keep *k) {
             EAGRE_E_STATE,
             "the keeper at %s" EG_KEEPER_SUFFIX " does not answer; it may hold the memory of the "
             "last daemon: continue it if it is stopped, or end it to start empty (its pid is "
-            "in keeper.pid beside the socket)",
-            k->config.socket);
+            "in %s" EG_KEEPER_SUFFIX ".pid)",
+            k->config.socket, k->config.socket);
     return rc;
 }
 

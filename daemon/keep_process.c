@@ -164,7 +164,7 @@ int eg_keeper_start(struct eg_keeper_link *l, const struct eg_config *c) {
     rc = bind_listener(c, &p, &listener);
     if (rc != EAGRE_OK)
         return rc;
-    eg_side_path(c, "keeper.pid", pid_file, sizeof(pid_file));
+    eg_side_path(c, EG_KEEPER_SUFFIX ".pid", pid_file, sizeof(pid_file));
     snprintf(linger, sizeof(linger), "%lld", (long long)c->keeper_linger_ms);
     const char *argv[] = {"eagre-keeper", "--listen-fd", "3",      "--socket",
                           p.path,         "--pid-file",  pid_file, "--idle-exit-ms",
@@ -269,8 +269,8 @@ int eg_keeper_ask(struct eg_keeper_link *l, struct eg_keeper_message *m, const i
 
 void eg_keeper_remove_files(const struct eg_config *c) {
     char path[PATH_MAX];
-    eg_side_path(c, "keeper.pid", path, sizeof(path));
+    eg_side_path(c, EG_KEEPER_SUFFIX ".pid", path, sizeof(path));
     unlink(path);
-    snprintf(path, sizeof(path), "%s" EG_KEEPER_SUFFIX, c->socket);
+    eg_side_path(c, EG_KEEPER_SUFFIX, path, sizeof(path));
     unlink(path);
 }

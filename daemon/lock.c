@@ -59,7 +59,8 @@ void eg_socket_directory(const char *socket, char *buf, size_t cap) {
 
 static int lock_file(const char *path, const char *what, int *fd_out) {
     for (;;) {
-        int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0644);
+        /* 0600: who can open it, if only for reading, can hold its lock and so keep us from starting. */
+        int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
         if (fd < 0)
             return eg_error_set(EAGRE_E_IO, "%s is not usable: cannot open %s for writing: %s",
                                 what, path, strerror(errno));
@@ -95,10 +96,8 @@ static int lock_file(const char *path, const char *what, int *fd_out) {
     }
 }
 
-void eg_side_path(const struct eg_config *c, const char *name, char *buf, size_t cap) {
-    char directory[EG_SOCKET_PATH_MAX + 1];
-    eg_socket_directory(c->socket, directory, sizeof(directory));
-    snprintf(buf, cap, "%s/%s", directory, name);
+void eg_side_path(const struct eg_config *c, const char *suffix, char *buf, size_t cap) {
+    snprintf(buf, cap, "%s%s", c->socket, suffix);
 }
 
 int eg_pid_file_write(const char *path, pid_t pid) {
@@ -121,9 +120,9 @@ void eg_pid_file_remove(const char *path, pid_t pid) {
 static void lock_stop(struct eg_daemon *d, bool keep) {
     char path[PATH_MAX];
     (void)keep;
-    eg_side_path(&d->config, "eagred.pid", path, sizeof(path));
+    eg_side_path(&d->config, ".pid", path, sizeof(path));
     eg_pid_file_remove(path, getpid());
-    snprintf(path, sizeof(path), "%s.lock", d->config.socket);
+    eg_side_path(&d->config, ".lock", path, sizeof(path));
     unlink(path); /* while locked: see lock_file() */
     close(socket_lock);
     close(dir_lock);
@@ -149,14 +148,14 @@ static int lock_start(struct eg_daemon *d) {
     rc = lock_file(path, what, &dir_lock);
     if (rc != EAGRE_OK)
         return rc;
-    snprintf(path, sizeof(path), "%s.lock", c->socket);
+    eg_side_path(c, ".lock", path, sizeof(path));
     snprintf(what, sizeof(what), "the socket %s", c->socket);
     rc = lock_file(path, what, &socket_lock);
     if (rc != EAGRE_OK) {
         close(dir_lock);
         return rc;
     }
-    eg_side_path(c, "eagred.pid", path, sizeof(path));
+    eg_side_path(c, ".pid", path, sizeof(path));
     rc = eg_pid_file_write(path, getpid());
     if (rc != EAGRE_OK)
         lock_stop(d, true);

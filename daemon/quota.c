@@ -64,11 +64,10 @@ uint64_t eg_quota_limit(const struct eg_daemon *d, const struct eg_account *a, e
     case EG_QUOTA_BUFFERS:
         return bound ? c->buffers_max_per_uid : UINT64_MAX;
     case EG_QUOTA_MEMORY:
-        return bound ? c->memory_max_per_uid : UINT64_MAX;
     case EG_QUOTAS:
         break;
     }
-    return UINT64_MAX;
+    return bound ? c->memory_max_per_uid : UINT64_MAX;
 }
 
 static const char *amount(enum eg_quota q, uint64_t n, char *buf, size_t cap) {

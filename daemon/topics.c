@@ -345,9 +345,9 @@ static int recover(void *ctx, const struct eg_meta_topic *meta) {
     t->settings.v[EG_SET_PARTITIONS] = meta->partitions;
     if (rc == EAGRE_OK && !d->fresh && !d->clients_lost) {
         rc = eg_topic_objects_take(d, t);
-        if (rc == EAGRE_OK) {
-            uint32_t present = eg_load_relaxed(&t->status->partitions);
-            rc = eg_topic_add_partitions(d, t, present > 0 ? present : meta->partitions);
+        uint32_t present = rc == EAGRE_OK ? eg_load_relaxed(&t->status->partitions) : 0;
+        if (present > 0) {
+            rc = eg_topic_add_partitions(d, t, present);
             if (rc == EAGRE_E_CORRUPT) {
                 eg_topic_mark_deleted(t->status, t->ring, t->ring_stride);
                 eg_topic_objects_free(d, t, true);
@@ -355,27 +355,31 @@ static int recover(void *ctx, const struct eg_meta_topic *meta) {
                 eg_topic_objects_free(d, t, false);
             }
         }
-        /* It was cut off while it was enlarged. That there is no memory for it is no reason to lose the others. */
-        if (rc == EAGRE_OK && t->partitions < meta->partitions &&
-            eg_topic_add_partitions(d, t, meta->partitions) != EAGRE_OK)
-            eg_log_error("it has %u partitions, not %u, until it is altered or the daemon starts again: %s",
-                         t->partitions, meta->partitions, eg_error_text());
-        if (rc == EAGRE_E_CORRUPT)
+        if (rc == EAGRE_E_CORRUPT) {
             eg_log_error("topic '%s' gets fresh memory, its records are lost: %s", meta->name,
                          eg_error_text());
-    } else if (rc == EAGRE_OK) {
-        rc = EAGRE_E_CORRUPT;
-    }
-    if (rc == EAGRE_E_CORRUPT) {
-        rc = eg_topic_objects_make(d, t);
-        if (rc == EAGRE_OK)
-            rc = eg_topic_add_partitions(d, t, meta->partitions);
+            rc = EAGRE_OK;
+        }
     }
     if (rc != EAGRE_OK) {
         topic_free(d, t, false);
         return rc;
     }
     list_add(d, t);
+    return EAGRE_OK;
+}
+
+/* What a topic lacks: all memory, or partitions that it was cut off before it had. Only when all topics have
+ * taken what they had: a new partition gets an index that nobody has, and theirs are told by their memory. */
+static int complete(struct eg_daemon *d, struct eg_topic *t) {
+    int rc = t->status == NULL ? eg_topic_objects_make(d, t) : EAGRE_OK;
+    if (rc == EAGRE_OK && t->partitions < t->meta.partitions)
+        rc = eg_topic_add_partitions(d, t, t->meta.partitions);
+    if (rc == EAGRE_OK || t->partitions == 0)
+        return rc;
+    /* That there is no memory for more is no reason to lose the others. */
+    eg_log_error("it has %u partitions, not %u, until it is altered or the daemon starts again: %s",
+                 t->partitions, t->meta.partitions, eg_error_text());
     return EAGRE_OK;
 }
 
@@ -394,6 +398,8 @@ static int start(struct eg_daemon *d) {
     int rc = eg_clients_open(d, &d->clients_lost);
     if (rc == EAGRE_OK)
         rc = eg_meta_topics(d->meta, recover, d);
+    for (size_t i = 0; rc == EAGRE_OK && i < d->topics->count; i++)
+        rc = complete(d, d->topics->list[i]);
     if (rc != EAGRE_OK) {
         free_all(d);
         return rc;

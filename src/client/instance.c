@@ -96,9 +96,8 @@ int eagre_close(eagre_t *e) {
         return eg_error_set(EAGRE_E_STATE,
                             "%u producers and consumers are still open: close them first", handles);
     /* The lock on the page goes first: with it and the socket gone the daemon knows that we left in
-     * good order. In a fork child the lock is not ours and this gives up nothing. */
-    if (e->page_fd >= 0)
-        close(e->page_fd);
+     * good order. */
+    eg_session_close_fd(e, e->page_fd);
     free_instance(e);
     return EAGRE_OK;
 }

@@ -68,9 +68,13 @@ static int no_daemon(const struct eagre *e) {
                         e->path, e->path);
 }
 
+void eg_session_close_fd(const struct eagre *e, int fd) {
+    if (fd >= 0 && *e->fork_guard != 0)
+        close(fd);
+}
+
 void eg_session_disconnect(struct eagre *e) {
-    if (e->sock >= 0)
-        close(e->sock);
+    eg_session_close_fd(e, e->sock);
     e->sock = -1;
 }
 

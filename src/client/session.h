@@ -70,6 +70,10 @@ struct eagre {
 /* EAGRE_E_FORKED, with a detail, in a fork child. Every entry of the public API asks first. */
 int eg_session_forked(const struct eagre *e);
 
+/* Close a descriptor that a handle of e holds; -1 is fine. In a fork child it stays: there the number may be
+ * another's by now (a daemon closes all that it inherited, and opens its own). */
+void eg_session_close_fd(const struct eagre *e, int fd);
+
 /*
  * Send a request (begun by eg_enc_begin; its id is filled in here) and wait for the reply, whose
  * body `reply` then reads from reply_buf. A failure that the daemon reported is returned with its

@@ -29,12 +29,11 @@ static bool is_outdated(const struct eg_topic *t) {
 
 /* ---- buffers ------------------------------------------------------------------------------------- */
 
-static void drop_buffer(struct eg_partition_map *m, uint32_t number) {
+static void drop_buffer(const struct eg_topic *t, struct eg_partition_map *m, uint32_t number) {
     struct eg_buffer_map *b = &m->bufs[number];
     if (b->base != NULL)
         eg_unmap(b->base, m->capacity);
-    if (b->fd >= 0)
-        close(b->fd);
+    eg_session_close_fd(t->e, b->fd);
     *b = (struct eg_buffer_map){.fd = -1};
 }
 
@@ -163,7 +162,7 @@ static void clear_map(const struct eg_topic *t, struct eg_partition_map *m) {
     if (m->ring != NULL)
         eg_unmap(m->ring, t->ring_stride);
     for (uint32_t i = 0; i < EG_BUFFERS_MAX; i++)
-        drop_buffer(m, i);
+        drop_buffer(t, m, i);
 }
 
 static int check_ring(const struct eg_topic *t, const struct eg_partition_map *m) {
@@ -357,10 +356,8 @@ static void unmap_objects(struct eg_topic *t) {
         eg_unmap(t->status, t->status_bytes);
     if (t->waiters != NULL)
         eg_unmap(t->waiters, t->waiters_bytes);
-    if (t->ring_fd >= 0)
-        close(t->ring_fd);
-    if (t->event_fd >= 0)
-        close(t->event_fd);
+    eg_session_close_fd(t->e, t->ring_fd);
+    eg_session_close_fd(t->e, t->event_fd);
 }
 
 /* Open t->name for t->role in t, which is otherwise empty; once more if eagred was replaced. */

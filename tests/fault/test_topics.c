@@ -97,6 +97,34 @@ static void a_topic_grown_has_its_partitions_afterwards(void **state) {
     finish();
 }
 
+/* The new partition must not take the place of one that is only taken over after it. */
+static void a_topic_that_is_cut_off_takes_nothing_from_others(void **state) {
+    const eagre_setting_t small = {"segment.bytes", "64K"}, more = {"partitions", "2"};
+    eagre_producer_t *p;
+    eagre_consumer_t *c;
+    eagre_record_t record;
+    size_t n;
+    (void)state;
+    start_with("alter.committed");
+    OK(eagre_topic_create(e, "a", &small, 1));
+    OK(eagre_topic_create(e, "b", &small, 1));
+    OK(eagre_producer_open(e, "b", NULL, &p));
+    OK(produce(p, 0, "before"));
+    assert_int_not_equal(eagre_topic_alter(e, "a", &more, 1), EAGRE_OK);
+    restart_after_kill();
+    OK(produce(p, 0, "after"));
+    OK(eagre_consumer_open(e, NULL, &c));
+    OK(eagre_consumer_assign(c, "b", 0));
+    OK(eagre_consumer_seek(c, "b", 0, EAGRE_OFFSET_BEGINNING));
+    OK(eagre_consumer_poll(c, &record, 1, LIMIT, &n));
+    assert_int_equal(n, 1);
+    assert_int_equal(record.offset, 0);
+    assert_memory_equal(record.value, "before", 6);
+    eagre_consumer_close(c);
+    eagre_producer_close(p);
+    finish();
+}
+
 static void a_topic_deleted_is_gone_for_everybody_afterwards(void **state) {
     static const char *const points[] = {"delete.committed", "delete.marked"};
     const eagre_setting_t small = {"segment.bytes", "64K"};
@@ -221,6 +249,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_topic_committed_is_there_afterwards),
         cmocka_unit_test(a_topic_grown_has_its_partitions_afterwards),
+        cmocka_unit_test(a_topic_that_is_cut_off_takes_nothing_from_others),
         cmocka_unit_test(a_topic_deleted_is_gone_for_everybody_afterwards),
         cmocka_unit_test(a_burial_cut_off_is_gone_on_with),
         cmocka_unit_test(an_opening_is_granted_once),

@@ -106,6 +106,9 @@ static void take_sent(struct check *k, const struct producer *p, uint64_t sequen
     if (s->offset < 0 || s->state == HISTORY_FAILED)
         return;
     struct history_cell *c = history_cell(&k->table, s->topic, s->partition, s->offset);
+    struct history_sum *sum = history_sum(&k->table, s->topic, s->partition);
+    if (s->offset > sum->last_placed)
+        sum->last_placed = s->offset;
     if (s->state != HISTORY_ACKED) {
         c->flags |= HISTORY_CELL_CLAIMED;
         return;
@@ -116,7 +119,6 @@ static void take_sent(struct check *k, const struct producer *p, uint64_t sequen
     c->flags |= HISTORY_CELL_ACKED;
     c->producer = p->id;
     c->sequence = sequence;
-    struct history_sum *sum = history_sum(&k->table, s->topic, s->partition);
     if (s->offset > sum->last_acked)
         sum->last_acked = s->offset;
 }
@@ -287,6 +289,13 @@ static void gap(struct check *k, struct part *p, const struct history_seen *s) {
                      " at most",
                s->topic, s->partition, p->expected, k->consumer, to,
                history_sum(&k->table, s->topic, s->partition)->log_start);
+    /* Memory that was lost goes on far ahead of what was there: also that is a loss. */
+    struct history_sum *sum = history_sum(&k->table, s->topic, s->partition);
+    if (to > sum->last_placed + 1 + (int64_t)k->report->unknown)
+        broken(k, HISTORY_GAP_RULE,
+               PLACE ": consumer %u was told to go on at %" PRId64
+                     ", but nobody was told of an offset behind %" PRId64,
+               s->topic, s->partition, p->expected, k->consumer, to, sum->last_placed);
     p->expected = to;
 }
 

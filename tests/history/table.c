@@ -74,8 +74,8 @@ struct history_sum *history_sum(struct history_table *t, uint32_t topic, int32_t
         if (t->sums[i].topic == topic && t->sums[i].partition == partition)
             return &t->sums[i];
     t->sums = must(realloc(t->sums, (t->sum_count + 1) * sizeof(*t->sums)));
-    t->sums[t->sum_count] =
-        (struct history_sum){.topic = topic, .partition = partition, .last_acked = -1};
+    t->sums[t->sum_count] = (struct history_sum){
+        .topic = topic, .partition = partition, .last_acked = -1, .last_placed = -1};
     return &t->sums[t->sum_count++];
 }
 

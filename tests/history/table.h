@@ -22,9 +22,10 @@ struct history_cell {
 
 struct history_sum {
     uint32_t topic;
-    int32_t partition;  /* -1: records that went who knows where */
-    int64_t last_acked; /* -1: none */
-    int64_t log_start;  /* the highest that was seen */
+    int32_t partition;   /* -1: records that went who knows where */
+    int64_t last_acked;  /* -1: none */
+    int64_t last_placed; /* likewise, also of those that were not acknowledged */
+    int64_t log_start;   /* the highest that was seen */
     uint64_t holes, open;
     bool complete;
 };

@@ -470,6 +470,7 @@ static void another_than_the_acknowledged(void **state) {
 static void gaps(void **state) {
     (void)state;
     begin();
+    ack(&q, 4);
     history_gap(&c, 0, 0, 3, 5);
     bad(HISTORY_GAP_RULE, 1); /* the log was never seen to begin there */
     history_watermark(&d, 0, 0, 5, 7, -1, 100, 200);
@@ -478,6 +479,18 @@ static void gaps(void **state) {
     assert_int_equal(r.broken[HISTORY_GAP_RULE], 1);
     history_gap(&c, 0, 0, 5, 4);
     bad(HISTORY_GAP_RULE, 1);
+}
+
+static void a_gap_to_where_nobody_was(void **state) {
+    (void)state;
+    begin();
+    history_watermark(&d, 0, 0, 5, 7, -1, 100, 200);
+    history_gap(&c, 0, 0, 3, 5);
+    bad(HISTORY_GAP_RULE, 1);
+    intend(&p); /* in doubt: may have been there */
+    bad(HISTORY_GAP_RULE, 1);
+    intend(&p);
+    good();
 }
 
 static void a_log_without_sense(void **state) {
@@ -524,6 +537,7 @@ int main(void) {
         T(a_record_that_only_the_other_one_sees),
         T(another_than_the_acknowledged),
         T(gaps),
+        T(a_gap_to_where_nobody_was),
         T(a_log_without_sense),
     };
     return cmocka_run_group_tests_name("history/history", tests, NULL, NULL);

@@ -35,9 +35,7 @@ static unsigned long cycles = 1000;
 static unsigned jobs = 6;
 static uint64_t seed = 1;
 static bool print;
-static struct {
-    unsigned long killed, ended;
-} outcome;
+static struct { unsigned long killed, ended; } outcome;
 
 static void start_one(const struct eg_test_bus *b, pid_t *slot, unsigned number, uint64_t cycle) {
     *slot = fork();
@@ -123,8 +121,9 @@ static void everything_is_as_it_was(void **state) {
     int64_t start = eg_mono_ns();
     run(b, warm, warm + cycles);
     double seconds = (double)(eg_mono_ns() - start) / 1e9;
-    print_message("%lu cycles in %.1f s, %.0f a second; %lu clients killed, %lu ended by themselves\n",
-                  cycles, seconds, (double)cycles / seconds, outcome.killed, outcome.ended);
+    print_message(
+        "%lu cycles in %.1f s, %.0f a second; %lu clients killed, %lu ended by themselves\n",
+        cycles, seconds, (double)cycles / seconds, outcome.killed, outcome.ended);
     soak_state_wait(b, &before, &after);
     if (print) {
         soak_state_print(&before);
@@ -171,7 +170,8 @@ int main(int argc, char **argv) {
         }
     }
     if (cycles == 0 || jobs == 0 || jobs > JOBS_MAX) {
-        fprintf(stderr, "usage: eg-soak [--cycles N] [--seed S] [--jobs 1..%d] [--print]\n", JOBS_MAX);
+        fprintf(stderr, "usage: eg-soak [--cycles N] [--seed S] [--jobs 1..%d] [--print]\n",
+                JOBS_MAX);
         return 2;
     }
     return cmocka_run_group_tests_name("soak", tests, NULL, NULL);

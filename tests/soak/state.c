@@ -199,8 +199,8 @@ static void count_what_is_free(struct soak_state *s, const struct eg_test_bus *b
 }
 
 static void count_figures(struct soak_state *s) {
-    static const char *const exact[] = {"clients",    "sessions",         "topics",
-                                        "partitions", "memory.committed", "memory.allocated",
+    static const char *const exact[] = {"clients",      "sessions",         "topics",
+                                        "partitions",   "memory.committed", "memory.allocated",
                                         "memory.pinned"};
     for (size_t i = 0; i < sizeof(exact) / sizeof(exact[0]); i++)
         add(s, figure(exact[i]), 0, "%s", exact[i]);
@@ -215,8 +215,7 @@ static void delete_left_topics(const struct eg_test_bus *b) {
     if (eagre_open(b->socket, &e) != EAGRE_OK || eagre_topic_list(e, &list, &n) != EAGRE_OK)
         fail_msg("%s", eagre_error_detail());
     for (size_t i = 0; i < n; i++)
-        if (strncmp(list[i].name, "x-", 2) == 0 &&
-            eagre_topic_delete(e, list[i].name) != EAGRE_OK)
+        if (strncmp(list[i].name, "x-", 2) == 0 && eagre_topic_delete(e, list[i].name) != EAGRE_OK)
             fail_msg("%s", eagre_error_detail());
     free(list);
     eagre_close(e);

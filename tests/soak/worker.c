@@ -169,9 +169,9 @@ static void knock(void) {
 /* ---- one life ---------------------------------------------------------------------------------------- */
 
 void soak_worker(const char *socket_path, unsigned slot, uint64_t seed) {
-    static void (*const jobs[])(void) = {produce,     produce,       produce_batches, hold_claims,
-                                         consume,     consume,       sleep_on,        produce_alone,
-                                         do_nothing,  knock,         create_and_delete};
+    static void (*const jobs[])(void) = {produce,    produce, produce_batches,  hold_claims,
+                                         consume,    consume, sleep_on,         produce_alone,
+                                         do_nothing, knock,   create_and_delete};
     const size_t count = sizeof(jobs) / sizeof(jobs[0]);
     state = seed;
     address = socket_path;

@@ -376,7 +376,7 @@ void eg_bus_kill(struct eg_test_bus *b) {
 pid_t eg_bus_keeper(const struct eg_test_bus *b) {
     char path[96];
     int pid = 0;
-    snprintf(path, sizeof(path), "%s/keeper.pid", b->dir);
+    snprintf(path, sizeof(path), "%s.keeper.pid", b->socket);
     FILE *f = fopen(path, "re");
     if (f == NULL)
         return 0;

@@ -42,7 +42,7 @@ int eg_bus_stop(struct eg_test_bus *b);
 void eg_bus_kill(struct eg_test_bus *b);
 /* It ends by itself (SHUTDOWN, a fault point): returns the exit status. */
 int eg_bus_wait(struct eg_test_bus *b);
-/* From keeper.pid; 0: there is none. */
+/* From SOCKET.keeper.pid; 0: there is none. */
 pid_t eg_bus_keeper(const struct eg_test_bus *b);
 /* Kill whatever runs, remove the directory. For tear-downs: also after failures, also twice. */
 void eg_bus_remove(struct eg_test_bus *b);

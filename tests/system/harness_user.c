@@ -9,8 +9,12 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
+#include <inttypes.h>
+#include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -22,6 +26,20 @@ void eg_bus_open_to_all(const struct eg_test_bus *b) {
     chmod(path, 0711);
     *strrchr(path, '/') = '\0'; /* mkdtemp's */
     chmod(path, 0711);
+}
+
+/* What the test has mapped is not this user's. */
+static void drop_inherited(void) {
+    char line[512];
+    FILE *f = fopen("/proc/self/maps", "re");
+    while (f != NULL && fgets(line, sizeof(line), f) != NULL) {
+        uintptr_t from, to;
+        if (strstr(line, "/memfd:eagre") != NULL &&
+            sscanf(line, "%" SCNxPTR "-%" SCNxPTR, &from, &to) == 2)
+            munmap((void *)from, to - from);
+    }
+    if (f != NULL)
+        fclose(f);
 }
 
 pid_t eg_start_as_user(uid_t uid, int (*f)(void *ctx), void *ctx, int in, int out) {
@@ -38,7 +56,10 @@ pid_t eg_start_as_user(uid_t uid, int (*f)(void *ctx), void *ctx, int in, int ou
     syscall(SYS_close_range, 5u, ~0u, 0u); /* the harness's guard waits for the end of one of them */
     if (setgroups(0, NULL) != 0 || setresgid(uid, uid, uid) != 0 || setresuid(uid, uid, uid) != 0)
         _exit(99);
-    prctl(PR_SET_DUMPABLE, 1); /* as any program that this user starts */
+    setenv("CMOCKA_TEST_ABORT", "1", 1); /* a failure ends the child; it does not go on with the other tests */
+    prctl(PR_SET_DUMPABLE, 1);         /* as any program that this user starts */
+    prctl(PR_SET_PDEATHSIG, SIGKILL); /* and not to be left behind */
+    drop_inherited();
     int status = f(ctx);
     fflush(NULL);
     _exit(status);

@@ -14,7 +14,7 @@ void eg_bus_open_to_all(const struct eg_test_bus *b);
 
 /*
  * Fork; the child has no descriptors but 0, 1, 2 and, if in and out are not -1, these as 3 and 4. It becomes
- * the user, without groups and capabilities, and exits with what f returns.
+ * the user, without groups and capabilities, and exits with what f returns; a failed assertion aborts it.
  */
 pid_t eg_start_as_user(uid_t uid, int (*f)(void *ctx), void *ctx, int in, int out);
 /* The same, to its end: what f returned, or 128 + signal. */

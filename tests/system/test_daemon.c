@@ -61,12 +61,12 @@ static void a_clean_stop_leaves_nothing_running_or_lying_about(void **state) {
     struct eg_test_bus *b = *state;
     pid_t keeper = eg_bus_keeper(b);
     assert_true(keeper > 0);
-    assert_true(exists(b, "s") && exists(b, "eagred.pid") && exists(b, "s.lock") &&
+    assert_true(exists(b, "s") && exists(b, "s.pid") && exists(b, "s.lock") &&
                 exists(b, "s.keeper"));
     assert_int_equal(eg_bus_stop(b), 0);
     assert_int_not_equal(kill(keeper, 0), 0);
-    assert_false(exists(b, "s") || exists(b, "eagred.pid") || exists(b, "s.lock") ||
-                 exists(b, "s.keeper") || exists(b, "keeper.pid"));
+    assert_false(exists(b, "s") || exists(b, "s.pid") || exists(b, "s.lock") ||
+                 exists(b, "s.keeper") || exists(b, "s.keeper.pid"));
 }
 
 static void sigint_stops_too_and_sighup_does_not(void **state) {
@@ -151,7 +151,7 @@ static void memory_outlives_sigusr2(void **state) {
     uint64_t id = instance_of(b, NULL);
     kill(b->pid, SIGUSR2);
     assert_int_equal(eg_bus_wait(b), 0);
-    assert_false(exists(b, "eagred.pid"));
+    assert_false(exists(b, "s.pid"));
     assert_int_equal(kill(eg_bus_keeper(b), 0), 0);
     eg_bus_start(b, NULL);
     assert_true(instance_of(b, &epoch) == id);
@@ -197,7 +197,7 @@ static void a_keeper_without_daemon_ends_after_its_time(void **state) {
     assert_int_equal(kill(keeper, 0), 0);
     eg_bus_kill(b);
     eg_wait_gone(keeper);
-    assert_false(exists(b, "keeper.pid") || exists(b, "s.keeper"));
+    assert_false(exists(b, "s.keeper.pid") || exists(b, "s.keeper"));
 }
 
 static void the_keeper_ignores_the_terminal_and_obeys_sigterm(void **state) {
@@ -211,7 +211,7 @@ static void the_keeper_ignores_the_terminal_and_obeys_sigterm(void **state) {
     eg_bus_kill(b);
     kill(keeper, SIGTERM);
     eg_wait_gone(keeper);
-    assert_false(exists(b, "keeper.pid") || exists(b, "s.keeper"));
+    assert_false(exists(b, "s.keeper.pid") || exists(b, "s.keeper"));
 }
 
 static void without_keeper_memory_ends_with_the_daemon(void **state) {
@@ -355,6 +355,48 @@ static void the_longest_socket_path_works(void **state) {
     assert_int_equal(eg_bus_stop(b), 0);
 }
 
+/* Its file name is limited by the keeper's, which lies beside it and whose name is longer. */
+static void the_longest_socket_name_works(void **state) {
+    struct eg_test_bus *b = *state;
+    char path[160];
+    snprintf(path, sizeof(path), "%.20s/", b->dir);
+    size_t n = strlen(path);
+    assert_true(n <= 31);
+    memset(path + n, 's', 76);
+    path[n + 76] = '\0';
+    REFUSED(b, 2, "its file name has 76 bytes, at most 75 are possible", "--socket", path);
+    path[n + 75] = '\0';
+    eg_bus_start(b, "--socket", path, NULL);
+    eg_raw_connect(&raw, path);
+    eg_raw_hello(&raw, NULL);
+    eg_raw_close(&raw);
+    assert_int_equal(eg_bus_stop(b), 0);
+}
+
+/* Sockets of several instances may lie in one directory: what lies beside them is each one's own. */
+static void two_instances_in_one_directory(void **state) {
+    struct eg_test_bus *b = *state, other;
+    eg_bus_init(&other);
+    snprintf(other.socket, sizeof(other.socket), "%.70s/s2", b->dir);
+    eg_bus_start(&other, NULL);
+    pid_t keeper = eg_bus_keeper(b), others = eg_bus_keeper(&other);
+    assert_true(keeper > 0 && others > 0 && keeper != others);
+    assert_true(exists(b, "s.pid") && exists(b, "s2.pid"));
+    uint64_t first = instance_of(b, NULL);
+    assert_true(first != instance_of(&other, NULL));
+    eg_bus_kill(&other);
+    eg_bus_start(&other, NULL);
+    assert_int_equal(eg_bus_keeper(&other), others);
+    assert_int_equal(eg_bus_stop(&other), 0);
+    assert_true(exists(b, "s") && exists(b, "s.pid") && exists(b, "s.lock") &&
+                exists(b, "s.keeper") && exists(b, "s.keeper.pid"));
+    assert_false(exists(b, "s2") || exists(b, "s2.pid") || exists(b, "s2.lock") ||
+                 exists(b, "s2.keeper") || exists(b, "s2.keeper.pid"));
+    assert_int_equal(instance_of(b, NULL), first);
+    assert_int_equal(eg_bus_keeper(b), keeper);
+    eg_bus_remove(&other);
+}
+
 static void flags_win_over_the_file(void **state) {
     struct eg_test_bus *b = *state;
     char path[100];
@@ -434,6 +476,8 @@ int main(void) {
         STOPPED(a_path_that_is_no_socket),
         STOPPED(usage_errors),
         STOPPED(the_longest_socket_path_works),
+        STOPPED(the_longest_socket_name_works),
+        STARTED(two_instances_in_one_directory),
         STOPPED(flags_win_over_the_file),
         cmocka_unit_test(help_texts),
         STARTED(a_damaged_database_is_named),

@@ -5,6 +5,7 @@
 
 #include <cmocka.h>
 
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -263,6 +264,51 @@ static void who_loses_its_lock_but_lives_is_left_alone(void **state) {
     wait_for_clients(1);
 }
 
+/* Any descriptor of its page that a process closes takes the process's lock with it. */
+static bool lose_lock(void) {
+    char name[32], path[64];
+    for (int fd = 3; fd < 1000; fd++) {
+        snprintf(name, sizeof(name), "/proc/self/fd/%d", fd);
+        ssize_t n = readlink(name, path, sizeof(path) - 1);
+        if (n < 0)
+            continue;
+        path[n] = '\0';
+        unsigned owner;
+        if (sscanf(path, "/memfd:eagre:c%u", &owner) == 1)
+            return close(open(name, O_RDONLY)) == 0;
+    }
+    return false;
+}
+
+static int forgotten(const struct child *k, eagre_t *own, eagre_producer_t *by) {
+    eagre_consumer_t *mine;
+    eagre_record_t r;
+    size_t n;
+    eagre_producer_close(by);
+    if (eagre_consumer_open(own, NULL, &mine) != EAGRE_OK || !lose_lock())
+        return 92;
+    child_ready(k);
+    if (eagre_consumer_assign(mine, "t", 0) != EAGRE_OK ||
+        eagre_consumer_seek(mine, "t", 0, 0) != EAGRE_OK ||
+        eagre_consumer_poll(mine, &r, 1, EG_TEST_LIMIT_MS, &n) != EAGRE_OK || n != 1)
+        return 93;
+    eagre_consumer_close(mine);
+    return -eagre_close(own);
+}
+
+/* As one is that had no time to take its lock before the daemon died. */
+static void who_held_nothing_and_was_forgotten_begins_anew(void **state) {
+    struct eg_test_bus *b = *state;
+    struct child k;
+    OK(produce(p, "x"));
+    start(&k, b, forgotten);
+    eg_bus_kill(b);
+    eg_bus_start(b, NULL);
+    wait_for_clients(1);
+    go_on(&k);
+    finish(&k, 0);
+}
+
 static int produce_and_wait(const struct child *k, eagre_t *own, eagre_producer_t *by) {
     (void)own;
     if (produce(by, "child") != EAGRE_OK)
@@ -379,6 +425,7 @@ int main(void) {
         T(who_closes_and_lives_on_is_forgotten),
         T(who_does_exec_is_dead),
         T(who_loses_its_lock_but_lives_is_left_alone),
+        T(who_held_nothing_and_was_forgotten_begins_anew),
         T(deaths_while_there_is_no_daemon_are_found_later),
         T(owner_numbers_are_used_again),
         T(a_single_writer_is_one_at_a_time),

@@ -1,0 +1,36 @@
+#include "torture/points.h"
+
+#include <string.h>
+
+#include "fault_points.h" /* made by CMake */
+#include "sys/faultpoint.h"
+#include "torture/control.h"
+
+static const char *const points[] = {EG_FAULT_POINTS};
+_Static_assert(sizeof(points) / sizeof(points[0]) <= TORTURE_POINTS, "there is a counter for each");
+
+#ifdef EG_FAULTPOINTS
+const size_t torture_point_count = sizeof(points) / sizeof(points[0]);
+#else
+const size_t torture_point_count = 0;
+#endif
+
+const char *torture_point(size_t i) { return points[i]; }
+
+size_t torture_point_number(const char *name) {
+    size_t i = 0;
+    while (i < torture_point_count && strcmp(points[i], name) != 0)
+        i++;
+    return i;
+}
+
+static void count_hit(const char *name, void *hits) {
+    size_t i = torture_point_number(name);
+    if (i < torture_point_count)
+        eg_fetch_add_relaxed(&((_Atomic uint64_t *)hits)[i], 1);
+}
+
+void torture_count_hits(_Atomic uint64_t *hits) {
+    if (torture_point_count > 0)
+        eg_fault_set_hook(count_hit, (void *)hits);
+}

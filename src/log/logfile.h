@@ -91,7 +91,7 @@ int eg_logfile_header_check(const void *page, uint64_t bytes, const struct eg_lo
 
 /* What is needed to make or check the frames of one segment. */
 struct eg_logfile {
-    const uint8_t *data; /* the file from its first byte, mapped or read; NULL: only to write */
+    const uint8_t *data; /* the file from its first byte, mapped or read, aligned to 8; NULL: only to write */
     uint64_t bytes;      /* of data; files may be shorter than capacity */
     uint64_t capacity;
     uint64_t seq;
@@ -187,7 +187,8 @@ struct eg_logfile_scan {
     uint32_t flush; /* of the last good frame; 0: none */
     int64_t first_timestamp_ns, last_timestamp_ns, max_timestamp_ns; /* if records > 0 */
     /* If it is not clean: */
-    const char *reason;   /* what is wrong at good_pos, or which proof was found; lives forever */
+    const char *reason;   /* what is wrong at good_pos; lives forever, as the next */
+    const char *proof;    /* DAMAGED: how that is known */
     uint64_t next_pos;    /* the next good frame behind good_pos; 0: there is none */
     uint64_t next_index;
     uint64_t behind_records; /* good records behind */
@@ -198,7 +199,9 @@ struct eg_logfile_scan {
 
 /*
  * Check the file from (pos, index), where flush_before is the number of the last frame before (0 at the
- * first frame). mark: every byte below this position is known to be durable.
+ * first frame, or unknown). mark: every byte below this position is known to be durable; the capacity, if the
+ * segment is known to have been completed (there is a next one). Recovery begins at the first frame: a place
+ * that somebody noted is as good as the note. (A pos that can be none means the first frame, too.)
  */
 void eg_logfile_scan(const struct eg_logfile *l, uint64_t pos, uint64_t index, uint32_t flush_before,
                      uint64_t mark, struct eg_logfile_scan *out);

@@ -81,7 +81,7 @@ struct eg_logindex {
     uint32_t seed;
 };
 
-/* data: the .idx file, bytes long, of the log file l. What is bad leaves an index without entries: EAGRE_OK
+/* data: the .idx file, bytes long, aligned to 8, of the log file id. What is bad leaves an index without entries: EAGRE_OK
  * or EAGRE_E_CORRUPT with a text, and *x is usable in any case. */
 int eg_logindex_open(struct eg_logindex *x, const struct eg_logfile_id *id, const void *data, uint64_t bytes);
 

@@ -24,6 +24,7 @@
 struct eg_topics;   /* topics.h */
 struct eg_clients;  /* clients.h */
 struct eg_sessions; /* sessions.c */
+struct eg_disk_io;  /* disk_io.h */
 
 /* What STATUS tells; kept up to date by whoever owns the figure. */
 struct eg_figures {
@@ -56,6 +57,9 @@ struct eg_daemon {
 
     bool clients_lost; /* the memory is kept, but the client table is not: it cannot be used */
 
+    struct eg_disk_io *disk_io; /* disk.c */
+    uint32_t archive_syncs;     /* archive.c: flushes under way that nobody waits for */
+
     struct eg_topics *topics;
     struct eg_clients *clients;
     struct eg_sessions *sessions;
@@ -76,6 +80,7 @@ extern const struct eg_service eg_keep_service; /* keep.c */
 extern const struct eg_service eg_bus_service;  /* bus.c: bus page, bells */
 extern const struct eg_service
     eg_placement_service; /* placement.c: binding, before memory is touched */
+extern const struct eg_service eg_disk_service;    /* disk.c */
 extern const struct eg_service eg_topics_service;  /* topics.c: recovery of topics and partitions */
 extern const struct eg_service eg_clients_service; /* clients.c: recovery of the client table */
 extern const struct eg_service eg_slots_service;   /* slots.c */

@@ -34,7 +34,7 @@ static int mark_topic(struct eg_daemon *d, struct eg_topic *t) {
         uint32_t slots = eg_partition_slots(p);
         if (!is_marked(p))
             marks[count++] = ahead(p,
-                                   (int64_t)eg_load_relaxed(&p->status->log_start) +
+                                   eg_load_relaxed(&p->status->start_offset) +
                                        slots * eg_partition_records_max(p),
                                    eg_load_relaxed(&p->status->start_seq) + slots);
     }
@@ -101,7 +101,7 @@ int64_t eg_partition_end(const struct eg_partition *p) {
     uint64_t pos, index;
     bool sealed;
     if (p->buffers == NULL || eg_partition_failed(p))
-        return (int64_t)eg_load_relaxed(&p->status->log_start);
+        return eg_load_relaxed(&p->status->start_offset);
     uint32_t slot = (uint32_t)(p->active % eg_partition_slots(p));
     uint32_t number = eg_slot_buffer(eg_load_relaxed(&p->status->slot[slot]));
     if (!walk(p, number, WALK_MAX, &pos, &index, &sealed))
@@ -126,7 +126,7 @@ bool eg_partition_seal(struct eg_daemon *d, struct eg_partition *p, struct eg_me
         is_marked(p)) { /* never used: it will begin where it would have begun */
         *mark = (struct eg_meta_mark){.partition_uid = p->uid,
                                       .clean = 1,
-                                      .end = (int64_t)eg_load_relaxed(&p->status->log_start),
+                                      .end = eg_load_relaxed(&p->status->start_offset),
                                       .seq = eg_load_relaxed(&p->status->start_seq)};
         return true;
     }

@@ -24,6 +24,7 @@ enum eg_retire { EG_RETIRE_NOT = 0, EG_RETIRE_SCAN, EG_RETIRE_HELD, EG_RETIRE_ZE
 
 struct eg_partition {
     struct eg_topic *topic;
+    struct eg_archive *archive; /* archive.h; NULL: storage=memory */
     uint32_t number;
     uint32_t uid;
     uint32_t index;

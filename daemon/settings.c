@@ -67,13 +67,14 @@ static const struct row {
     [EG_SET_STORAGE] = {"storage",
                         CHOICE,
                         false,
-                        "memory",
+                        "disk",
                         NULL,
                         0,
                         0,
                         0,
                         {"disk", "memory"},
-                        "Where records are kept. disk is not supported by this version."},
+                        "disk: in log files, too; they survive the host, and retention decides how long they "
+                        "stay. memory: in the ring alone."},
     [EG_SET_RETENTION_MS] =
         {"retention.ms",
          NUMBER,
@@ -95,7 +96,38 @@ static const struct row {
                                 0,
                                 {0},
                                 "A partition lets its oldest segment go when the others hold as "
-                                "much. -1: when it needs the room."},
+                                "much. -1: no limit; storage=memory: when it needs the room."},
+    [EG_SET_SEGMENT_MS] = {"segment.ms",
+                           NUMBER,
+                           true,
+                           "604800000",
+                           NULL,
+                           -1,
+                           INT64_MAX / 1000000,
+                           0,
+                           {0},
+                           "The active segment of a partition with storage=disk is closed when its first record is "
+                           "older, or when retention.ms is over for it; not with writers=single. -1: when it is full."},
+    [EG_SET_FLUSH_MS] = {"flush.ms",
+                         NUMBER,
+                         true,
+                         "1000",
+                         NULL,
+                         1,
+                         86400000,
+                         0,
+                         {0},
+                         "How long a record may be in memory only. Who waits for it is not made to wait so long."},
+    [EG_SET_FLUSH_BYTES] = {"flush.bytes",
+                            SIZE,
+                            true,
+                            "16777216",
+                            NULL,
+                            4096,
+                            INT64_MAX,
+                            0,
+                            {0},
+                            "How much may be written and not flushed to disk yet."},
     [EG_SET_MAX_MESSAGE_BYTES] = {"max.message.bytes",
                                   SIZE,
                                   true,
@@ -330,11 +362,6 @@ int eg_settings_set(struct eg_settings *s, const char *topic, const char *name, 
     for (size_t i = 0; i < EG_SET_COUNT; i++) {
         if (strcmp(table[i].name, name) != 0)
             continue;
-        if (i == EG_SET_STORAGE && strcmp(value, "disk") == 0)
-            return eg_error_set(
-                EAGRE_E_UNSUPPORTED,
-                "topic '%s': storage=disk: not supported by this version; use storage=memory",
-                topic);
         int rc = parse(s, i, topic, value, strict);
         if (rc == EAGRE_OK)
             s->given[i] = true;

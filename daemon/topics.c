@@ -5,9 +5,11 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "archive.h"
 #include "clients.h"
 #include "parse.h"
 #include "partition.h"
+#include "recover.h"
 #include "slots.h"
 #include "sys/atomic.h"
 #include "sys/errbuf.h"
@@ -397,7 +399,10 @@ static int start(struct eg_daemon *d) {
         return eg_error_set(EAGRE_E_NO_MEMORY, "no memory for the topics");
     int rc = eg_clients_open(d, &d->clients_lost);
     if (rc == EAGRE_OK)
+        rc = eg_recover_all(d);
+    if (rc == EAGRE_OK)
         rc = eg_meta_topics(d->meta, recover, d);
+    eg_recover_free(d);
     for (size_t i = 0; rc == EAGRE_OK && i < d->topics->count; i++)
         rc = complete(d, d->topics->list[i]);
     if (rc != EAGRE_OK) {
@@ -408,10 +413,12 @@ static int start(struct eg_daemon *d) {
     return EAGRE_OK;
 }
 
-/* Clean stop: every log is closed at an exact end, where it will go on with new memory. */
+/* Clean stop: every log is closed at an exact end, where it will go on with new memory; what is to be on disk is
+ * brought there. */
 static void seal_all(struct eg_daemon *d) {
     struct eg_meta_mark *marks = malloc((d->figures.partitions + 1) * sizeof(*marks));
-    size_t count = 0;
+    struct eg_partition **sealed = malloc((d->figures.partitions + 1) * sizeof(struct eg_partition *));
+    size_t count = 0, good = 0;
     /* First of all: a successor, should we be killed on the way, must not go on with a ring that is half
      * closed (bus.c); and who meets a closed slot must know why. Release; partner: clients' acquire. */
     eg_store_release(&d->bus->state, EG_BUS_STOPPED);
@@ -419,13 +426,26 @@ static void seal_all(struct eg_daemon *d) {
     for (size_t i = 0; i < d->topics->count; i++) {
         struct eg_topic *t = d->topics->list[i];
         for (uint32_t k = 0; k < t->partitions; k++) {
-            if (marks != NULL && eg_partition_seal(d, t->part[k], &marks[count]))
-                count++;
+            if (marks != NULL && sealed != NULL && eg_partition_seal(d, t->part[k], &marks[count]))
+                sealed[count++] = t->part[k];
         }
     }
-    if (count > 0 && eg_meta_marks_put(d->meta, marks, count) != EAGRE_OK)
+    for (size_t i = 0; i < count; i++) /* all at once, and then each to its end */
+        if (sealed[i]->archive != NULL && sealed[i]->buffers != NULL)
+            eg_archive_hurry(d, sealed[i]);
+    for (size_t i = 0; i < count; i++) {
+        struct eg_partition *p = sealed[i];
+        if (p->archive != NULL && p->buffers != NULL && !eg_archive_finish(d, p))
+            eg_log_error("topic '%s' partition %u: not all of it could be brought to disk: records may be lost, and "
+                         "offsets skip ahead at the next start",
+                         eg_topic_name(p->topic), p->number);
+        else
+            marks[good++] = marks[i];
+    }
+    if (good > 0 && eg_meta_marks_put(d->meta, marks, good) != EAGRE_OK)
         eg_log_error("offsets will skip ahead at the next start: %s", eg_error_text());
     free(marks);
+    free(sealed);
     EG_FAULT("stop.sealed");
     for (size_t i = 0; i < d->topics->count; i++)
         for (uint32_t k = 0; k < d->topics->list[i]->partitions; k++)

@@ -23,6 +23,9 @@
  *   BUFFERS  > u8 role, u32 topic uid, u32 partition, u16 n, n x u16 buffer (n 0: the ring's)
  *            < u16 n, n x u16 buffer                                 n fds (rw | r), same order
  *   RELEASE  > u8 role, u32 topic uid                                one handle fewer of that role
+ *   SEGMENT  > u32 topic uid, u32 partition, u8 by (0 offset, 1 seq), i64 value     the log file that holds it
+ *            < u8 where (0 here, 1 in the ring, 2 before the log's start, 3 damaged), u64 seq, i64 base, i64 end,
+ *              u64 bytes, u64 first seq, u64 last seq (of all files)                 fds, if here: log (r), index (r)
  *   BELL     >                               < u32 bell              a doorbell for one consumer
  *   BELL_FREE > u32 bell
  *   TOPIC_CREATE > str name, u16 n, n x (str name, str value)        < u32 uid
@@ -32,6 +35,9 @@
  *   TOPIC_DESCRIBE > str name             < u32 uid, u16 n, n x (str name, str value, u8 is default)
  *   PARTITIONS > str name, u32 from       < u8 more, u16 n, n x (u32 partition, u32 state, i64 log start, i64 end,
  *                                           u64 active seq, u64 hot segments, u64 memory bytes, u64 pinned bytes)
+ *   TRIM     > str topic, u32 partition, i64 before         records before this offset go (Kafka's DeleteRecords)
+ *            < i64 log start
+ *   DISK_RESUME > str topic, u32 partition                  leave disk state ERROR after re-reading the medium
  *   STATUS   > u32 from                   < u8 more, u16 n, n x (str name, str value)
  *   SHUTDOWN > u8 keep memory
  */
@@ -62,6 +68,7 @@ struct eg_msg_header {
     X(5, RELEASE)                                                                                  \
     X(6, BELL)                                                                                     \
     X(7, BELL_FREE)                                                                                \
+    X(8, SEGMENT)                                                                                  \
     X(16, TOPIC_CREATE)                                                                            \
     X(17, TOPIC_ALTER)                                                                             \
     X(18, TOPIC_DELETE)                                                                            \
@@ -69,7 +76,9 @@ struct eg_msg_header {
     X(20, TOPIC_DESCRIBE)                                                                          \
     X(21, PARTITIONS)                                                                              \
     X(22, STATUS)                                                                                  \
-    X(23, SHUTDOWN)
+    X(23, SHUTDOWN)                                                                                \
+    X(24, TRIM)                                                                                    \
+    X(25, DISK_RESUME)
 
 enum eg_msg_type {
 #define EG_X(number, name) EG_MSG_##name = (number),

@@ -1,0 +1,78 @@
+/*
+ * files.h - a partition's log files: where they lie, which there are. Functions that say "blocks" are for worker
+ * threads (disk_io.h) or the start; they touch nothing but their arguments and the file system, and their errors
+ * name the path.
+ *
+ *   DIR/log/t<topic uid>/<partition>/<seq>.log  .idx   a segment; spare.log: made ready for the next one
+ *   DIR/log/t<topic uid>.gone                          a deleted topic's, on its way out
+ */
+#ifndef EG_FILES_H
+#define EG_FILES_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define EG_FILES_PATH 4200
+
+/* Which partition, and where. A plain value: copied into jobs. */
+struct eg_log_dir {
+    char path[EG_FILES_PATH]; /* DIR/log/t<uid>/<partition> */
+    uint32_t topic_uid, partition_uid, partition;
+    uint32_t align;
+    uint64_t capacity;       /* of a segment */
+    uint64_t min_free_bytes; /* disk.min.free.bytes */
+};
+
+struct eg_log_file {
+    uint64_t seq;
+    int64_t base;
+    int64_t end;         /* one behind its last offset; -1: not known (the last one, before it is scanned) */
+    uint64_t bytes;      /* that it takes on disk */
+    int64_t written_ns;  /* realtime: its last modification */
+    bool handed_out;     /* a reader may have it mapped: never use its blocks again */
+    bool damaged;        /* a <seq>.log.damaged stands for it, or its header is bad: no record of it can be read */
+};
+
+/* The segments of a partition that are on disk, by rising seq. In memory. */
+struct eg_file_table {
+    struct eg_log_file *list;
+    size_t first, count, cap; /* present: list[first .. first + count) */
+};
+
+void eg_files_free(struct eg_file_table *t);
+int eg_files_add(struct eg_file_table *t, const struct eg_log_file *f); /* behind the last */
+void eg_files_drop_first(struct eg_file_table *t);
+struct eg_log_file *eg_files_at(const struct eg_file_table *t, size_t i); /* NULL: no such */
+struct eg_log_file *eg_files_by_offset(const struct eg_file_table *t, int64_t offset); /* NULL: none has it */
+struct eg_log_file *eg_files_by_seq(const struct eg_file_table *t, uint64_t seq);
+
+void eg_log_dir_init(struct eg_log_dir *dir, const char *data_dir, uint32_t topic_uid, uint32_t partition,
+                     uint32_t partition_uid, uint32_t align, uint64_t capacity, uint64_t min_free_bytes);
+/* Blocks. Make it, with its parents, and sync their directories. Idempotent. */
+int eg_log_dir_make(const struct eg_log_dir *dir);
+/* Blocks. What is there, by seq; headers are read and checked; the end of each but the last is the next one's base.
+ * No directory is an empty list. Strange names are reported once each, and left alone. */
+int eg_log_dir_list(const struct eg_log_dir *dir, struct eg_file_table *out);
+/* Blocks. Have spare.log with disk space behind all of it. recycle: an expired segment whose blocks it may take
+ * (0: none; EG_NO_SEQ). EAGRE_E_LIMIT: less than min_free_bytes would be left; EAGRE_E_IO with ENOSPC in *error. */
+#define EG_NO_SEQ UINT64_MAX
+int eg_log_dir_prepare(const struct eg_log_dir *dir, uint64_t recycle, int *error);
+/* Blocks. spare.log becomes seq's file: renamed, directory synced. *fd_out: open for writing. If seq's file is there
+ * already it is opened. */
+int eg_log_dir_name(const struct eg_log_dir *dir, uint64_t seq, int *fd_out, int *error);
+/* Blocks shortly. For readers. */
+int eg_log_dir_open(const struct eg_log_dir *dir, uint64_t seq, bool index, int *fd_out);
+/* Blocks. Write seq's index anew; nothing is synced. */
+struct eg_logindex_header;
+struct eg_logindex_entry;
+int eg_log_dir_put_index(const struct eg_log_dir *dir, uint64_t seq, const struct eg_logindex_header *header,
+                         const struct eg_logindex_entry *entries, size_t count);
+/* Blocks. Unlink segments (log and index) first .. last. */
+int eg_log_dir_unlink(const struct eg_log_dir *dir, uint64_t first, uint64_t last);
+/* Blocks. A deleted topic: out of the way at once (rename, sync); what is there goes in slices: at most max files a
+ * call; *more: call again. */
+int eg_topic_dir_gone(const char *data_dir, uint32_t topic_uid);
+int eg_topic_dir_sweep(const char *data_dir, size_t max, bool *more);
+
+#endif

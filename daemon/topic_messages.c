@@ -253,11 +253,11 @@ int eg_handle_OPEN(struct eg_daemon *d, struct eg_session *s, struct eg_dec *in,
 }
 
 /* The partition, if the client was granted the role on its topic. */
-static int find_granted(struct eg_daemon *d, const struct eg_session *s, uint8_t role, uint32_t uid,
-                        uint32_t number, struct eg_partition **out) {
+int eg_find_granted(struct eg_daemon *d, const struct eg_session *s, uint8_t role, uint32_t uid,
+                    uint32_t number, struct eg_partition **out) {
     struct eg_topic *t = uid != 0 ? eg_topic_by_uid(d, uid) : NULL;
     if (s->client == NULL)
-        return eg_error_set(EAGRE_E_STATE, "BUFFERS before ATTACH");
+        return eg_error_set(EAGRE_E_STATE, "a request for a partition before ATTACH");
     if (t == NULL)
         return eg_error_set(EAGRE_E_TOPIC_DELETED, "there is no topic with id %u (any more)", uid);
     const struct eg_grant *g = eg_client_grant(s->client, uid);
@@ -302,7 +302,7 @@ int eg_handle_BUFFERS(struct eg_daemon *d, struct eg_session *s, struct eg_dec *
     if (!eg_dec_end(in) || !is_role(role))
         return malformed("BUFFERS");
     bool producer = role == EG_ROLE_PRODUCER;
-    int rc = find_granted(d, s, role, uid, number, &p);
+    int rc = eg_find_granted(d, s, role, uid, number, &p);
     if (rc != EAGRE_OK)
         return rc;
     if (producer)

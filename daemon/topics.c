@@ -176,7 +176,7 @@ int eg_topic_find(struct eg_daemon *d, const char *name, struct eg_topic **out) 
     return EAGRE_OK;
 }
 
-static int find_for_admin(struct eg_daemon *d, const struct eg_peer *peer, const char *name,
+int eg_topic_find_for_admin(struct eg_daemon *d, const struct eg_peer *peer, const char *name,
                           struct eg_topic **out) {
     struct eg_topic *t = NULL;
     int rc = eg_topic_find(d, name, &t);
@@ -281,7 +281,7 @@ static void settings_changed(struct eg_daemon *d, struct eg_topic *t) {
 int eg_topic_alter(struct eg_daemon *d, const struct eg_peer *peer, const char *name,
                    const struct eg_change *changes, size_t count) {
     struct eg_topic *t = NULL;
-    int rc = find_for_admin(d, peer, name, &t);
+    int rc = eg_topic_find_for_admin(d, peer, name, &t);
     if (rc != EAGRE_OK)
         return rc;
     struct eg_settings to = t->settings;
@@ -317,7 +317,7 @@ int eg_topic_alter(struct eg_daemon *d, const struct eg_peer *peer, const char *
 
 int eg_topic_delete(struct eg_daemon *d, const struct eg_peer *peer, const char *name) {
     struct eg_topic *t = NULL;
-    int rc = find_for_admin(d, peer, name, &t);
+    int rc = eg_topic_find_for_admin(d, peer, name, &t);
     if (rc == EAGRE_OK)
         rc = eg_meta_topic_delete(d->meta, &t->meta);
     if (rc != EAGRE_OK)

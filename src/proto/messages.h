@@ -24,8 +24,9 @@
  *            < u16 n, n x u16 buffer                                 n fds (rw | r), same order
  *   RELEASE  > u8 role, u32 topic uid                                one handle fewer of that role
  *   SEGMENT  > u32 topic uid, u32 partition, u8 by (0 offset, 1 seq), i64 value     the log file that holds it
- *            < u8 where (0 here, 1 in the ring, 2 before the log's start, 3 damaged), u64 seq, i64 base, i64 end,
- *              u64 bytes, u64 first seq, u64 last seq (of all files)                 fds, if here: log (r), index (r)
+ *            < u8 where (0 here, 1 in the ring, 2 before the log's start, 3 damaged, 4 lost: between two
+ *              files), u64 seq, i64 base, i64 end of it or the next one (0: in the ring),
+ *              u64 capacity, u64 first seq, u64 last seq (of all files)      fds, if here: log (r), index (r; may be missing)
  *   BELL     >                               < u32 bell              a doorbell for one consumer
  *   BELL_FREE > u32 bell
  *   TOPIC_CREATE > str name, u16 n, n x (str name, str value)        < u32 uid

@@ -13,7 +13,8 @@
  *   word      its owner bits hold the number of the flush that wrote the frame, see below.
  *   slack     a frame may be longer than its contents need (a claim that was committed shorter, a pad). No
  *             CRC covers the word, so the first 8 bytes behind what is needed repeat the length, with a
- *             CRC (slack_note() in logfile.c). The rest is 0 and ignored.
+ *             CRC (slack_note() in logfile.c). The rest is 0 and ignored. (A length
+ *             that is hit so that there is no slack any more is found at the next place: the note is no frame.)
  *   pad       key and value null, timestamp = its count, CRC as of a data frame without payload.
  *   EOS       likewise; timestamp 0, index = records in the segment, count 0, length = all that is left of
  *             the capacity. Where less than a frame's header is left, the word alone: nothing but an end

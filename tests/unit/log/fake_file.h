@@ -17,8 +17,9 @@
 #include "log/logfile.h"
 #include "log/logindex.h"
 #include "sys/errbuf.h"
+#include "sys/rand.h"
 
-#define FILE_FRAMES_MAX 4096u
+#define FILE_FRAMES_MAX 8192u
 
 static const struct eg_logfile_id file_id = {.topic_uid = 7,
                                              .partition_uid = 21,
@@ -48,13 +49,6 @@ struct fake_shape {
     uint32_t slack;      /* claimed, but not needed */
     int64_t timestamp_ns;
 };
-
-static inline uint64_t fake_random(uint64_t *state) { /* splitmix64 */
-    uint64_t z = (*state += 0x9e3779b97f4a7c15);
-    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9;
-    z = (z ^ z >> 27) * 0x94d049bb133111eb;
-    return z ^ z >> 31;
-}
 
 static inline void fake_file_make(struct fake_file *f, const struct eg_logfile_id *id) {
     memset(f, 0, sizeof(*f));
@@ -140,7 +134,7 @@ static inline void fake_end(struct fake_file *f) {
 /* Random records, pads and sizes until less than `leave` bytes are left. flushes: a new one now and then. */
 static inline void fake_fill(struct fake_file *f, uint64_t seed, uint64_t leave, bool flushes) {
     while (f->id.capacity - f->pos > leave + 2048) {
-        uint64_t r = fake_random(&seed);
+        uint64_t r = eg_rand_next(&seed);
         if (flushes && r % 5 == 0)
             f->flush = eg_logfile_flush_next(f->flush);
         if (r >> 8 & 15) {

@@ -1,0 +1,601 @@
+/* A log file gives back what was put into it, and tells of every bit that is not as it was written. */
+#include "unit/log/fake_file.h"
+
+static struct fake_file file, other;
+
+static int drop(void **state) {
+    (void)state;
+    fake_file_drop(&file);
+    fake_file_drop(&other);
+    memset(&file, 0, sizeof(file));
+    memset(&other, 0, sizeof(other));
+    return 0;
+}
+
+/* Walk; how many frames (records and pads) were good. Each must be that of f. */
+static uint32_t walk(const struct fake_file *f, const struct eg_logfile *l, enum eg_logfile_step *end,
+                     struct eg_logfile_iter *it) {
+    enum eg_logfile_step step;
+    uint32_t n = 0;
+    eg_logfile_iter_init(it, l, EG_SEGMENT_DATA, 0);
+    while ((step = eg_logfile_next(it)) == EG_STEP_RECORD || step == EG_STEP_PAD) {
+        const struct eg_logfile_frame *expected = &f->frame[n++];
+        assert_true(n <= f->frames);
+        assert_int_equal(it->frame.kind, expected->kind);
+        assert_int_equal(it->frame.pos, expected->pos);
+        if (it->frame.length != expected->length) { /* a longer frame that lost its slack: it is its last */
+            assert_int_equal(it->frame.length, eg_align_up(f->used[n - 1], l->align));
+            assert_int_equal(eg_logfile_next(it), EG_STEP_BAD);
+            *end = EG_STEP_BAD;
+            return n;
+        }
+        assert_int_equal(it->frame.index, expected->index);
+        assert_int_equal(it->frame.count, expected->count);
+    }
+    assert_int_equal(eg_logfile_next(it), step); /* again the same */
+    *end = step;
+    return n;
+}
+
+static struct eg_logfile_scan scan(const struct eg_logfile *l, uint64_t mark) {
+    struct eg_logfile_scan s;
+    eg_logfile_scan(l, EG_SEGMENT_DATA, 0, 0, mark, &s);
+    return s;
+}
+
+/* ---- there and back ---------------------------------------------------------------------------------- */
+
+static void gives_back_what_was_written(void **state) {
+    (void)state;
+    for (uint32_t round = 0; round < 64; round++) {
+        struct eg_logfile_id id = file_id;
+        struct eg_logfile_iter it;
+        enum eg_logfile_step end;
+        id.align = 8u << round % 4;
+        fake_file_make(&file, &id);
+        fake_fill(&file, round + 1, 0, true);
+        while (round % 8 < 4 && file.id.capacity - file.pos > 0) { /* all ends: by EOS, short EOS, none */
+            uint64_t left = file.id.capacity - file.pos;
+            if (left < 96 + round % 64)
+                break;
+            fake_value(&file, 1, 5);
+        }
+        if (round % 8 == 0 && file.pos < id.capacity && id.capacity - file.pos >= EG_FRAME_HEADER)
+            fake_value(&file, (uint32_t)(id.capacity - file.pos - EG_FRAME_HEADER), 5);
+        fake_end(&file);
+        uint32_t frames = walk(&file, &file.l, &end, &it);
+        assert_int_equal(end, EG_STEP_END);
+        assert_int_equal(it.frame.kind, EG_KIND_EOS);
+        assert_int_equal(it.index, file.index);
+        assert_int_equal(frames + (it.frame.length > 0), file.frames);
+
+        uint32_t n = 0;
+        eg_logfile_iter_init(&it, &file.l, EG_SEGMENT_DATA, 0);
+        for (enum eg_logfile_step s; (s = eg_logfile_next(&it)) == EG_STEP_RECORD || s == EG_STEP_PAD; n++) {
+            const struct eg_frame *was = eg_frame_at(file.ring, it.frame.pos);
+            assert_int_equal(s == EG_STEP_RECORD, file.frame[n].kind == EG_KIND_DATA);
+            assert_int_equal(it.frame.flush, file.frame[n].flush);
+            if (s == EG_STEP_RECORD) {
+                assert_int_equal(it.frame.view.timestamp_ns, was->timestamp_ns);
+                assert_memory_equal(eg_frame_at(file.bytes, it.frame.pos)->payload, was->payload,
+                                    file.used[n] - EG_FRAME_HEADER);
+                assert_memory_equal(&it.frame.view.key_length, &file.frame[n].view.key_length, 4);
+            }
+        }
+        struct eg_logfile_scan s = scan(&file.l, id.capacity);
+        assert_int_equal(s.verdict, EG_FILE_CLEAN);
+        assert_true(s.sealed);
+        assert_int_equal(s.records, file.records);
+        assert_int_equal(s.good_index, file.index);
+        assert_int_equal(s.good_pos, id.capacity);
+        assert_int_equal(s.flush, file.frame[file.frames - 1].flush);
+        drop(NULL);
+    }
+}
+
+/* From any frame's place on; and from what is none. */
+static void begins_anywhere(void **state) {
+    (void)state;
+    struct eg_logfile_iter it;
+    fake_file_make(&file, &file_id);
+    fake_fill(&file, 3, 0, false);
+    for (uint32_t i = 0; i < file.frames; i++) {
+        eg_logfile_iter_init(&it, &file.l, file.frame[i].pos, file.frame[i].index);
+        assert_true(eg_logfile_next(&it) <= EG_STEP_PAD);
+        assert_int_equal(it.frame.pos, file.frame[i].pos);
+        eg_logfile_iter_init(&it, &file.l, file.frame[i].pos, file.frame[i].index + 1);
+        assert_int_equal(eg_logfile_next(&it), EG_STEP_BAD);
+        if (file.frame[i].length > 64) {
+            eg_logfile_iter_init(&it, &file.l, file.frame[i].pos + 64, file.frame[i].index);
+            assert_true(eg_logfile_next(&it) >= EG_STEP_NOTHING);
+        }
+    }
+    static const uint64_t no_place[] = {0, 8, 4095, 4097, 4100, 65535, 65536 + 64, UINT64_MAX, UINT64_MAX - 63};
+    for (size_t i = 0; i < sizeof(no_place) / sizeof(no_place[0]); i++) {
+        eg_logfile_iter_init(&it, &file.l, no_place[i], 0);
+        assert_int_equal(eg_logfile_next(&it), EG_STEP_BAD);
+        assert_non_null(it.reason);
+        struct eg_logfile_scan s, all = scan(&file.l, 0);
+        eg_logfile_scan(&file.l, no_place[i], 9, 9, 0, &s);
+        assert_memory_equal(&s, &all, sizeof(s));
+    }
+}
+
+/* ---- from the ring -------------------------------------------------------------------------------------- */
+
+static struct eg_logfile_frame got;
+
+static int take(const struct eg_frame *src, uint64_t word) {
+    static _Alignas(64) uint8_t dst[4096 + 64];
+    memset(dst, 0xee, sizeof(dst));
+    int rc = eg_logfile_frame_write(&file.l, dst, src, word, file.pos, file.index, 1, &got);
+    for (size_t i = rc == EAGRE_OK ? eg_logfile_bytes(&got) : sizeof(dst); i < sizeof(dst); i++)
+        assert_int_equal(dst[i], 0xee); /* nothing behind the frame */
+    return rc;
+}
+
+/* Any bit that was hit in the ring, or that its producer set on purpose. */
+static void takes_no_damaged_frame(void **state) {
+    (void)state;
+    static const uint32_t sizes[] = {0, 5, 100, 700};
+    fake_file_make(&file, &file_id);
+    fake_value(&file, 100, 1); /* index and place are not 0 */
+    struct eg_frame *at = eg_frame_at(file.ring, file.pos);
+    for (uint32_t i = 0; i < 4; i++) {
+        struct fake_shape s = {.klen = 3, .vlen = sizes[i], .hlen = i == 2 ? 17 : 0, .timestamp_ns = 77};
+        uint64_t used, word = fake_ring_frame(&file, at, &s, &used);
+        assert_int_equal(take(at, word), EAGRE_OK);
+        for (uint64_t byte = 8; byte < used; byte++)
+            for (uint32_t bit = 0; bit < 8; bit++) {
+                ((uint8_t *)at)[byte] ^= (uint8_t)(1u << bit);
+                assert_int_equal(take(at, word), EAGRE_E_CORRUPT);
+                ((uint8_t *)at)[byte] ^= (uint8_t)(1u << bit);
+            }
+        for (uint32_t bit = 0; bit < 50; bit++) {
+            uint64_t hit = word ^ 1ull << bit;
+            uint64_t more = eg_word_length(hit) > eg_word_length(word) ? eg_word_length(hit) : 0;
+            if (more > 4096)
+                continue; /* larger than our dst */
+            /* In the ring nobody can tell: a longer claim that was committed shorter; a pad. */
+            bool possible = (more != 0 && more % 64 == 0) || (bit == 2 && s.hlen == 0);
+            assert_int_equal(take(at, hit), possible ? EAGRE_OK : EAGRE_E_CORRUPT);
+        }
+    }
+    assert_non_null(strstr(eg_error_text(), "offset 1001"));
+    assert_int_equal(take(at, 0), EAGRE_E_CORRUPT);
+    /* pads and ends: their words say all */
+    uint64_t left = file.id.capacity - file.pos;
+    assert_int_equal(take(at, eg_word_make(EG_PUBLISHED, EG_KIND_PAD, false, 128, 4, 9)), EAGRE_OK);
+    assert_int_equal(got.count, 4);
+    assert_int_equal(take(at, eg_word_make(EG_PUBLISHED, EG_KIND_PAD, false, 128, 5, 9)), EAGRE_E_CORRUPT);
+    assert_int_equal(take(at, eg_word_make(EG_CLAIMED, EG_KIND_PAD, false, 128, 1, 9)), EAGRE_E_CORRUPT);
+    assert_int_equal(take(at, eg_word_make(EG_CLAIMED, EG_KIND_DATA, false, 128, 1, 9)), EAGRE_E_CORRUPT);
+    assert_int_equal(take(at, eg_word_make(EG_PUBLISHED, EG_KIND_PAD, false, left + 64, 1, 9)), EAGRE_E_CORRUPT);
+    assert_int_equal(take(at, eg_word_make(EG_PUBLISHED, EG_KIND_EOS, false, left, 0, 9)), EAGRE_OK);
+    assert_int_equal(eg_logfile_bytes(&got), EG_FRAME_HEADER);
+    assert_int_equal(take(at, eg_word_make(EG_PUBLISHED, EG_KIND_EOS, false, left - 64, 0, 9)), EAGRE_E_CORRUPT);
+    assert_int_equal(take(at, eg_word_make(EG_PUBLISHED, EG_KIND_EOS, false, left, 1, 9)), EAGRE_E_CORRUPT);
+}
+
+/* A producer that changes the length of the headers while the frame is copied. */
+static eg_crc32c_copy_fn *real_copy;
+static uint32_t copy_and_meddle(uint32_t crc, void *dst, const void *src, size_t n) {
+    uint32_t hlen = 1;
+    memcpy((uint8_t *)(uintptr_t)src + 300, &hlen, 4);
+    return real_copy(crc, dst, src, n);
+}
+
+static void believes_the_copy_alone(void **state) {
+    (void)state;
+    fake_file_make(&file, &file_id);
+    struct eg_frame *at = eg_frame_at(file.ring, file.pos);
+    struct fake_shape s = {.klen = EG_NULL_LENGTH, .vlen = 300, .hlen = 200, .timestamp_ns = 77};
+    uint64_t used, word = fake_ring_frame(&file, at, &s, &used);
+    uint32_t hlen = 1, right;
+    memcpy(&right, at->payload + 300, 4);
+    memcpy(at->payload + 300, &hlen, 4);
+    at->crc = eg_frame_crc(file.l.seed, file.pos, word, 0, at, 504); /* right for the meddled frame */
+    memcpy(at->payload + 300, &right, 4);
+    real_copy = eg_crc32c_copy_best;
+    eg_crc32c_copy_best = copy_and_meddle;
+    int rc = take(at, word);
+    eg_crc32c_copy_best = real_copy;
+    assert_int_equal(rc, EAGRE_E_CORRUPT);
+}
+
+/* ---- header -------------------------------------------------------------------------------------------- */
+
+static enum eg_logfile_header_fault header_fault(const void *page, const struct eg_logfile_id *expected) {
+    struct eg_logfile_id out;
+    enum eg_logfile_header_fault fault;
+    int rc = eg_logfile_header_check(page, EG_PAGE, expected, &out, &fault);
+    assert_int_equal(rc == EAGRE_OK, fault == EG_HEADER_OK);
+    return fault;
+}
+
+static void header_tells_what_is_wrong(void **state) {
+    (void)state;
+    static _Alignas(8) uint8_t page[EG_PAGE];
+    struct eg_logfile_id id = file_id, out;
+    enum eg_logfile_header_fault fault;
+    eg_logfile_header_make(page, &id);
+    assert_int_equal(eg_logfile_header_check(page, EG_PAGE, &id, &out, NULL), EAGRE_OK);
+    assert_memory_equal(&out, &id, sizeof(id));
+    for (uint32_t i = 0; i < EG_PAGE * 8; i++) {
+        page[i / 8] ^= (uint8_t)(1 << i % 8);
+        uint32_t at = i / 8;
+        enum eg_logfile_header_fault expected = at < 8     ? EG_HEADER_MAGIC
+                                                : at < 60  ? EG_HEADER_CRC
+                                                : at < 64  ? EG_HEADER_OK /* nothing is there */
+                                                : at < 76  ? EG_HEADER_BASE
+                                                           : EG_HEADER_OK;
+        assert_int_equal(header_fault(page, NULL), expected);
+        page[i / 8] ^= (uint8_t)(1 << i % 8);
+    }
+    for (uint64_t bytes = 0; bytes < EG_PAGE; bytes += 61) {
+        assert_int_equal(eg_logfile_header_check(page, bytes, &id, &out, &fault), EAGRE_E_CORRUPT);
+        assert_int_equal(fault, EG_HEADER_SHORT);
+    }
+#define OTHER(field, expected)                                                                         \
+    id = file_id;                                                                                      \
+    id.field = id.field * 2;                                                                           \
+    eg_logfile_header_make(page, &id);                                                                 \
+    assert_int_equal(header_fault(page, &file_id), (expected));                                        \
+    assert_int_equal(header_fault(page, NULL), EG_HEADER_OK)
+    OTHER(topic_uid, EG_HEADER_TOPIC);
+    OTHER(partition_uid, EG_HEADER_PARTITION);
+    OTHER(partition, EG_HEADER_PARTITION);
+    OTHER(seq, EG_HEADER_SEQ);
+    OTHER(capacity, EG_HEADER_CAPACITY);
+    id = file_id;
+    id.align = 8;
+    eg_logfile_header_make(page, &id);
+    assert_int_equal(header_fault(page, &file_id), EG_HEADER_ALIGN);
+    assert_non_null(strstr(eg_error_text(), "alignment 8, expected 64"));
+    for (int i = 0; i < 5; i++) { /* well signed, but no file has it */
+        id = file_id;
+        id.align = i == 0 ? 24 : i == 1 ? 128 : 64;
+        id.capacity = i == 2 ? 65528 : i == 3 ? 1ull << 40 : id.capacity;
+        id.base = i == 4 ? -1 : 0;
+        eg_logfile_header_make(page, &id);
+        assert_int_equal(header_fault(page, NULL), i == 4 ? EG_HEADER_BASE : EG_HEADER_VALUES);
+    }
+    struct eg_segment_header *h = (void *)page;
+    eg_logfile_header_make(page, &file_id);
+    h->magic.version++; /* a later build's, not a flipped bit */
+    h->crc = eg_crc32c(0, page + 8, 48);
+    assert_int_equal(header_fault(page, NULL), EG_HEADER_VERSION);
+    memset(page, 0, sizeof(page));
+    assert_int_equal(header_fault(page, NULL), EG_HEADER_MAGIC);
+    assert_non_null(strstr(eg_error_text(), "nothing was written"));
+}
+
+/* ---- every byte ------------------------------------------------------------------------------------------- */
+
+static void make_small(uint32_t align) {
+    struct eg_logfile_id id = file_id;
+    id.align = align;
+    fake_file_make(&file, &id);
+    struct fake_shape shapes[] = {{.klen = 3, .vlen = 9, .timestamp_ns = 5},
+                                  {.klen = EG_NULL_LENGTH, .vlen = 250, .hlen = 21, .timestamp_ns = 6},
+                                  {.klen = 0, .vlen = EG_NULL_LENGTH, .timestamp_ns = 4},
+                                  {.klen = 8, .vlen = 30, .slack = 200, .timestamp_ns = 9}};
+    for (uint32_t i = 0; i < 4; i++)
+        fake_record(&file, &shapes[i]);
+    fake_pad(&file, 64, 1);
+    fake_value(&file, 77, 11);
+    fake_pad(&file, 192, 3);
+    fake_value(&file, 40, 12);
+    fake_end(&file);
+}
+
+/* May the bit be anything? Where not, a walk must stop at this very frame. */
+static bool is_free_bit(const struct fake_file *f, uint32_t frame, uint64_t byte, uint32_t bit) {
+    const struct eg_logfile_frame *x = &f->frame[frame];
+    uint64_t at = byte - x->pos, needed = eg_align_up(f->used[frame], f->id.align);
+    if (at < 8)
+        return at * 8 + bit >= 50; /* the flush */
+    if (x->kind == EG_KIND_EOS)
+        return at >= EG_FRAME_HEADER;
+    return at >= f->used[frame] && !(x->length > needed && at >= needed && at < needed + 8);
+}
+
+static void finds_every_flipped_bit(void **state) {
+    (void)state;
+    for (uint32_t align = 8; align <= 64; align *= 8) {
+        uint32_t shrunk = 0;
+        make_small(align);
+        for (uint32_t i = 0; i < file.frames; i++) {
+            const struct eg_logfile_frame *x = &file.frame[i];
+            for (uint64_t byte = x->pos; byte < x->pos + (i + 1 < file.frames ? x->length : 128); byte++) {
+                for (uint32_t bit = 0; bit <= 8; bit++) {
+                    struct eg_logfile_iter it;
+                    enum eg_logfile_step end;
+                    uint8_t mask = bit < 8 ? (uint8_t)(1u << bit) : 0xff;
+                    bool is_free = is_free_bit(&file, i, byte, bit < 8 ? bit : 0);
+                    file.bytes[byte] ^= mask;
+                    uint32_t good = walk(&file, &file.l, &end, &it);
+                    struct eg_logfile_scan s = scan(&file.l, 0), marked = scan(&file.l, x->pos + 1);
+                    file.bytes[byte] ^= mask;
+                    if (is_free) {
+                        assert_int_equal(end, EG_STEP_END);
+                        assert_int_equal(s.verdict, EG_FILE_CLEAN);
+                        continue;
+                    }
+                    assert_int_equal(end, EG_STEP_BAD);
+                    if (good == i + 1) { /* the length, made what the contents need: what follows is no frame */
+                        assert_true(byte - x->pos < 8 && x->length > eg_align_up(file.used[i], align));
+                        assert_int_equal(it.pos, x->pos + eg_align_up(file.used[i], align));
+                        assert_int_equal(s.verdict, EG_FILE_TORN);
+                        shrunk++;
+                        continue;
+                    }
+                    assert_int_equal(good, i);
+                    assert_int_equal(it.pos, x->pos);
+                    assert_int_equal(it.index, x->index);
+                    assert_non_null(it.reason);
+                    assert_int_equal(s.verdict, EG_FILE_TORN);
+                    assert_int_equal(s.good_pos, x->pos);
+                    assert_int_equal(s.next_pos, i + 1 < file.frames ? file.frame[i + 1].pos : 0);
+                    assert_int_equal(s.behind_index, i + 1 < file.frames ? file.index : 0);
+                    assert_int_equal(marked.verdict, EG_FILE_DAMAGED);
+                }
+            }
+        }
+        assert_true(shrunk <= 3);
+        drop(NULL);
+    }
+}
+
+static void ends_where_the_file_does(void **state) {
+    (void)state;
+    make_small(8);
+    uint64_t end_pos = file.frame[file.frames - 1].pos + EG_FRAME_HEADER;
+    for (uint64_t bytes = 0; bytes <= end_pos; bytes++) {
+        struct eg_logfile_iter it;
+        enum eg_logfile_step end;
+        struct eg_logfile l;
+        uint32_t whole = 0;
+        /* In memory of just that size: reading beyond is a crash under ASan. */
+        uint8_t *copy = aligned_alloc(64, eg_align_up(bytes + 1, 64));
+        memcpy(copy, file.bytes, bytes);
+        eg_logfile_init(&l, &file.id, copy, bytes);
+        while (whole + 1 < file.frames && file.frame[whole].pos + file.frame[whole].length <= bytes)
+            whole++;
+        bool at_edge = bytes == file.frame[whole].pos;
+        assert_int_equal(walk(&file, &l, &end, &it), whole);
+        assert_int_equal(end, bytes == end_pos ? EG_STEP_END : at_edge ? EG_STEP_NOTHING : EG_STEP_BAD);
+        struct eg_logfile_scan s = scan(&l, bytes == end_pos ? 0 : bytes < EG_SEGMENT_DATA ? 0 : file.frame[whole].pos);
+        assert_int_equal(s.verdict, bytes == end_pos || at_edge ? EG_FILE_CLEAN : EG_FILE_TORN);
+        if (bytes < end_pos)
+            assert_int_equal(scan(&l, bytes < EG_SEGMENT_DATA ? EG_PAGE + 1 : bytes + 1).verdict, EG_FILE_DAMAGED);
+        free(copy);
+    }
+}
+
+/* ---- what crashes leave ------------------------------------------------------------------------------------ */
+
+static void garbage(uint8_t *at, uint64_t n, uint64_t *seed) {
+    for (uint64_t i = 0; i < n; i++)
+        at[i] = (uint8_t)eg_rand_next(seed);
+}
+
+/*
+ * Flushes that were synced, and one that was not: each page of it may have reached the disk or not, in any
+ * order; what was there before is zeros, or an expired file's. Never is that called damage, and never is a
+ * frame of a synced flush lost.
+ */
+static void a_torn_tail_is_no_damage(void **state) {
+    (void)state;
+    uint64_t seed = 42;
+    uint32_t torn = 0, kept = 0;
+    struct eg_logfile_id old = file_id;
+    old.seq--;
+    fake_file_make(&other, &old);
+    fake_fill(&other, 99, 0, true);
+    fake_end(&other);
+    for (uint32_t round = 0; round < 3000; round++) {
+        fake_file_make(&file, &file_id);
+        uint64_t synced = EG_SEGMENT_DATA, recycled = round & 1;
+        uint32_t good = 0;
+        uint64_t flushes = eg_rand_next(&seed) % 5;
+        file.flush = round % 7 == 0 ? EG_LOGFILE_FLUSH_MAX - 1 : 1;
+        if (round % 7 == 0)
+            fake_value(&file, 10, 1); /* so that it does not begin with a number that no first flush has */
+        for (uint64_t k = 0; k <= flushes; k++) {
+            synced = file.pos;
+            good = file.frames;
+            for (uint64_t n = eg_rand_next(&seed) % 12 + 1; n > 0; n--)
+                fake_value(&file, (uint32_t)(eg_rand_next(&seed) % (n % 4 == 0 ? 3000 : 300)), 5);
+            if (k < flushes)
+                file.flush = eg_logfile_flush_next(file.flush);
+        }
+        if (flushes == 0 && round % 7 == 0)
+            synced = file.frame[0].pos + file.frame[0].length, good = 1;
+        uint64_t end = file.pos;
+        for (uint64_t page = synced / EG_PAGE; page * EG_PAGE < file.id.capacity; page++) {
+            uint64_t from = page * EG_PAGE > synced ? page * EG_PAGE : synced, to = (page + 1) * EG_PAGE;
+            if (from >= end + 8 || eg_rand_next(&seed) & 1) /* not written */
+                recycled ? (void)memcpy(file.bytes + from, other.bytes + from, to - from)
+                         : (void)memset(file.bytes + from, 0, to - from);
+        }
+        struct eg_logfile_scan s = scan(&file.l, eg_rand_next(&seed) & 1 ? synced : 0);
+        if (s.verdict == EG_FILE_DAMAGED)
+            fail_msg("round %u: %s: %s", round, s.reason, s.proof);
+        assert_true(s.good_pos >= synced && s.good_pos <= end);
+        assert_true(s.records >= good);
+        assert_false(s.sealed);
+        torn += s.next_pos != 0;
+        kept += s.good_pos > synced;
+        fake_file_drop(&file);
+    }
+    assert_true(torn > 200 && kept > 200); /* it did happen */
+    fake_file_make(&file, &file_id);
+}
+
+/* What is bad was synced, and a frame behind it proves it. */
+static void damage_is_no_torn_tail(void **state) {
+    (void)state;
+    uint64_t seed = 43;
+    uint32_t found = 0, unclear = 0;
+    for (uint32_t round = 0; round < 2000; round++) {
+        fake_file_make(&file, &file_id);
+        if (round % 3 == 0) {
+            file.flush = EG_LOGFILE_FLUSH_MAX - 2;
+            fake_value(&file, 10, 1);
+        }
+        fake_fill(&file, round + 1, 30000, true);
+        uint32_t first = (uint32_t)(eg_rand_next(&seed) % (file.frames - 1)) + 1;
+        uint32_t last = first + (uint32_t)(eg_rand_next(&seed) % (file.frames - first));
+        for (uint32_t i = first; i <= last; i++) { /* all of the bytes, or one of each */
+            const struct eg_logfile_frame *x = &file.frame[i];
+            if (round & 1)
+                garbage(file.bytes + x->pos, x->length, &seed);
+            else
+                file.bytes[x->pos + 8 + eg_rand_next(&seed) % 24] ^= 1;
+        }
+        struct eg_logfile_scan s = scan(&file.l, 0);
+        assert_int_equal(s.good_pos, file.frame[first].pos);
+        uint32_t a = file.frame[first - 1].flush;
+        uint32_t end = file.frame[file.frames - 1].flush; /* the one that need not have been synced */
+        bool proven = last + 1 < file.frames && (a != end) && !(file.frame[last + 1].flush == end &&
+                      eg_logfile_flush_next(a) == end);
+        assert_int_equal(s.verdict, proven ? EG_FILE_DAMAGED : EG_FILE_TORN);
+        if (last + 1 < file.frames) {
+            assert_int_equal(s.next_pos, file.frame[last + 1].pos);
+            assert_int_equal(s.behind_index, file.index);
+        }
+        assert_int_equal(scan(&file.l, file.frame[first].pos + 1).verdict, EG_FILE_DAMAGED);
+        assert_int_equal(scan(&file.l, file.id.capacity).verdict, EG_FILE_DAMAGED);
+        found += proven;
+        unclear += !proven;
+        fake_file_drop(&file);
+    }
+    assert_true(found > 500 && unclear > 100);
+    fake_file_make(&file, &file_id);
+}
+
+/* A page that never reached the disk while later flushes did, and nothing else: one hole. */
+static void finds_a_lost_page(void **state) {
+    (void)state;
+    fake_file_make(&file, &file_id);
+    fake_fill(&file, 5, 8000, true);
+    for (uint64_t page = 1; (page + 2) * EG_PAGE < file.pos; page++) {
+        uint8_t saved[EG_PAGE];
+        memcpy(saved, file.bytes + page * EG_PAGE, EG_PAGE);
+        memset(file.bytes + page * EG_PAGE, 0, EG_PAGE);
+        struct eg_logfile_scan s = scan(&file.l, 0);
+        assert_int_equal(s.verdict, EG_FILE_DAMAGED);
+        assert_true(s.good_pos < (page + 1) * EG_PAGE && s.next_pos > s.good_pos);
+        assert_int_equal(s.behind_holes, 0);
+        assert_int_equal(s.behind_index, file.index);
+        assert_int_equal(s.behind_end, file.pos);
+        memcpy(file.bytes + page * EG_PAGE, saved, EG_PAGE);
+    }
+}
+
+/* ---- frames from elsewhere --------------------------------------------------------------------------------- */
+
+static void takes_no_frame_from_elsewhere(void **state) {
+    (void)state;
+    for (int kind = 0; kind < 5; kind++) {
+        struct eg_logfile_id id = file_id;
+        id.seq -= kind == 0;           /* a recycled file */
+        id.partition_uid += kind == 1; /* a file of another partition */
+        fake_file_make(&file, &file_id);
+        for (int i = 0; i < 20; i++)
+            fake_value(&file, 100, 7);
+        fake_file_make(&other, &id);
+        for (int i = 0; i < 200; i++)
+            fake_value(&other, 100, 7);
+        uint64_t move = kind == 2 ? 192 : kind == 3 ? EG_PAGE : 0; /* another place */
+        memcpy(file.bytes + file.pos, other.bytes + file.pos + move, file.id.capacity - file.pos - move);
+        if (kind == 4) { /* the right place, but a record is missing: from the same file, of another life */
+            fake_file_drop(&other);
+            fake_file_make(&other, &id);
+            fake_pad(&other, 64 * 3, 6); /* twice as many records as there */
+            while (other.pos < file.pos + 4096)
+                fake_value(&other, 100, 7);
+            memcpy(file.bytes + file.pos, other.bytes + file.pos, 4096);
+        }
+        struct eg_logfile_scan s = scan(&file.l, file.pos);
+        assert_int_equal(s.good_pos, file.pos);
+        assert_int_equal(s.good_index, 20);
+        assert_int_equal(s.verdict, EG_FILE_TORN);
+        if (kind < 4)
+            assert_int_equal(s.next_pos, 0);
+        memset(file.bytes + file.pos, 0, eg_logfile_end_bytes(&file.l, file.pos));
+        if (kind < 4)
+            assert_int_equal(scan(&file.l, file.pos).verdict, EG_FILE_CLEAN);
+        drop(NULL);
+    }
+}
+
+/* Records whose values are full of what looks like frames: long ones, each at a place of its own. */
+static void gives_up_on_a_flood_of_lookalikes(void **state) {
+    (void)state;
+    struct eg_logfile_id id = file_id;
+    id.capacity = 8u << 20;
+    fake_file_make(&file, &id);
+    fake_value(&file, 10, 1);
+    for (uint64_t pos = file.pos + 64; pos < id.capacity - EG_PAGE; pos += 64) {
+        struct eg_frame *f = eg_frame_at(file.bytes, pos);
+        uint32_t room = (uint32_t)(id.capacity - pos - EG_FRAME_HEADER);
+        f->index = 1;
+        f->key_length = EG_NULL_LENGTH;
+        f->value_length = room;
+        eg_store_relaxed(&f->word, eg_word_make(EG_PUBLISHED, EG_KIND_DATA, false, id.capacity - pos, 1, 1));
+    }
+    struct eg_logfile_scan s = scan(&file.l, 0);
+    assert_int_equal(s.verdict, EG_FILE_DAMAGED); /* it cannot say that nothing durable is there */
+    assert_non_null(strstr(s.proof, "looks like frames"));
+}
+
+static void survives_garbage(void **state) {
+    (void)state;
+    uint64_t seed = 4;
+    for (uint32_t round = 0; round < 300; round++) {
+        struct eg_logfile_iter it;
+        struct eg_logfile_id id = file_id;
+        enum eg_logfile_step step;
+        id.align = 8u << round % 4;
+        fake_file_make(&file, &id);
+        fake_fill(&file, round + 1, 0, true);
+        for (uint64_t n = eg_rand_next(&seed) % 40; n > 0; n--) {
+            uint64_t at = EG_SEGMENT_DATA + eg_rand_next(&seed) % (id.capacity - EG_SEGMENT_DATA - 64);
+            if (n & 1)
+                garbage(file.bytes + at, eg_rand_next(&seed) % 64, &seed);
+            else /* frames out of place */
+                memmove(file.bytes + (at & ~63ull), file.bytes + (eg_rand_next(&seed) % id.capacity & ~4095ull), 64);
+        }
+        eg_logfile_init(&file.l, &id, file.bytes, round % 3 == 0 ? eg_rand_next(&seed) % id.capacity : id.capacity);
+        for (uint64_t pos = EG_SEGMENT_DATA; pos < id.capacity; pos += id.align) {
+            uint64_t steps = 0;
+            eg_logfile_iter_init(&it, &file.l, pos, eg_rand_next(&seed) % 700);
+            while ((step = eg_logfile_next(&it)) == EG_STEP_RECORD || step == EG_STEP_PAD)
+                assert_true(++steps <= file.frames && it.pos <= file.l.bytes);
+        }
+        struct eg_logfile_scan s = scan(&file.l, eg_rand_next(&seed) % id.capacity);
+        assert_true(s.good_pos <= id.capacity && s.records <= file.records);
+        drop(NULL);
+    }
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(gives_back_what_was_written),
+        cmocka_unit_test_teardown(begins_anywhere, drop),
+        cmocka_unit_test_teardown(takes_no_damaged_frame, drop),
+        cmocka_unit_test_teardown(believes_the_copy_alone, drop),
+        cmocka_unit_test(header_tells_what_is_wrong),
+        cmocka_unit_test(finds_every_flipped_bit),
+        cmocka_unit_test_teardown(ends_where_the_file_does, drop),
+        cmocka_unit_test_teardown(a_torn_tail_is_no_damage, drop),
+        cmocka_unit_test_teardown(damage_is_no_torn_tail, drop),
+        cmocka_unit_test_teardown(finds_a_lost_page, drop),
+        cmocka_unit_test(takes_no_frame_from_elsewhere),
+        cmocka_unit_test_teardown(gives_up_on_a_flood_of_lookalikes, drop),
+        cmocka_unit_test(survives_garbage),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -184,61 +184,45 @@ static void write_mark(const struct eg_logfile *l, struct eg_frame *f, uint64_t 
     f->crc = eg_frame_head_crc(pos, word, index, l->seed, f->timestamp_ns, EG_NULL_LENGTH, EG_NULL_LENGTH);
 }
 
-/* Zeros, with the note, behind a frame's contents, whose padding ends at `used`. */
-static void write_slack(uint8_t *dst, uint32_t crc, uint64_t length, uint64_t contents, uint64_t used) {
-    memset(dst + contents, 0, length - contents);
-    if (length > used) {
+/* What is longer than its contents and their padding need, `used`: zeros, with the note. */
+static inline void write_slack(uint8_t *dst, uint32_t crc, uint64_t length, uint64_t used) {
+    if (__builtin_expect(length > used, 0)) {
         uint64_t note = slack_note(crc, length);
+        memset(dst + used, 0, length - used);
         memcpy(dst + used, &note, sizeof(note));
     }
 }
 
-/* The header's fields are loaded once each, then bounded; the payload is copied once, and its CRC is that of
- * the copy. What the lengths say of it was bounded before; only that of the headers lies in the payload. */
-static const char *write_data(const struct eg_logfile *l, struct eg_frame *f, const struct eg_frame *src,
-                              uint64_t word, uint64_t pos, uint64_t index, struct eg_frame_view *v) {
-    uint64_t length = eg_word_length(word), room = length - EG_FRAME_HEADER;
-    uint32_t crc = __atomic_load_n(&src->crc, __ATOMIC_RELAXED);
-    uint32_t number = __atomic_load_n(&src->index, __ATOMIC_RELAXED);
-    int64_t timestamp_ns = __atomic_load_n(&src->timestamp_ns, __ATOMIC_RELAXED);
-    uint32_t klen = __atomic_load_n(&src->key_length, __ATOMIC_RELAXED);
-    uint32_t vlen = __atomic_load_n(&src->value_length, __ATOMIC_RELAXED);
-    if (number != index)
+/* Up to here, and where the headers' own length has to be found first, the frame is copied whole and the CRC made
+ * from the copy, which is in the first-level cache then. */
+#define COPY_WHOLE 256u
+
+/*
+ * Copy first, then look at the copy alone: its producer can do to src what it likes. Longer payloads are
+ * copied and checksummed in one pass, for which the lengths in the copy of the header are enough.
+ */
+static inline const char *write_data(const struct eg_logfile *l, struct eg_frame *f, const struct eg_frame *src,
+                                     uint64_t word, uint64_t pos, uint64_t index, struct eg_frame_view *v) {
+    uint64_t length = eg_word_length(word);
+    bool whole = length <= COPY_WHOLE || eg_word_headers(word);
+    memcpy(f, src, whole ? length : EG_FRAME_HEADER);
+    __asm__("" ::: "memory"); /* what is loaded from now on is loaded from the copy */
+    if (!eg_frame_view(f, word, v))
+        return "lengths do not fit the frame";
+    if (v->index != index)
         return "record number does not continue the one before";
-    uint64_t payload = klen != EG_NULL_LENGTH ? klen : 0;
-    payload += vlen != EG_NULL_LENGTH ? vlen : 0;
-    if (payload > room)
-        return "lengths do not fit the frame";
-    if (eg_word_headers(word)) {
-        uint32_t hlen;
-        if (room - payload < sizeof(hlen))
-            return "lengths do not fit the frame";
-        memcpy(&hlen, src->payload + payload, sizeof(hlen));
-        __asm__("" : "+r"(hlen)); /* this load, and no second one */
-        payload += sizeof(hlen) + (uint64_t)hlen;
-        if (payload > room)
-            return "lengths do not fit the frame";
-    }
-    uint64_t rounded = eg_align_up(payload, 8); /* <= room, which is a multiple of 8 */
-    uint32_t head = eg_frame_head_crc(pos, word, number, l->seed, timestamp_ns, klen, vlen), sum;
-    if (rounded <= EG_CRC32C_SHORT) { /* in the first-level cache: twice over the copy costs less than a call */
-        memcpy(f->payload, src->payload, rounded);
-        __asm__("" ::: "memory"); /* the CRC's loads are from the copy */
-        sum = eg_crc32c_words(head, f->payload, rounded);
+    uint64_t used = eg_frame_length(v->payload, l->align);
+    if (whole) {
+        if (!eg_frame_crc_ok(f, pos, word, l->seed, v))
+            return "checksum (CRC32C) does not match";
     } else {
-        sum = eg_crc32c_copy(head, f->payload, src->payload, rounded);
+        uint64_t n = eg_align_up(v->payload, 8); /* at most length - EG_FRAME_HEADER, a multiple of 8 */
+        uint32_t crc = eg_frame_head_crc(pos, word, v->index, l->seed, v->timestamp_ns, f->key_length, f->value_length);
+        if (eg_crc32c_copy(crc, f->payload, src->payload, n) != f->crc)
+            return "checksum (CRC32C) does not match";
+        memset(f->payload + n, 0, used - EG_FRAME_HEADER - n);
     }
-    f->crc = crc;
-    f->index = number;
-    f->timestamp_ns = timestamp_ns;
-    f->key_length = klen;
-    f->value_length = vlen;
-    /* From the copy; other than above only if the length of the headers changed under the copying. */
-    if (!eg_frame_view(f, word, v) || v->payload != payload)
-        return "lengths do not fit the frame";
-    if (sum != crc)
-        return "checksum (CRC32C) does not match";
-    write_slack((uint8_t *)f, crc, length, EG_FRAME_HEADER + rounded, eg_frame_length(payload, l->align));
+    write_slack((uint8_t *)f, f->crc, length, used);
     return NULL;
 }
 
@@ -257,8 +241,11 @@ int eg_logfile_frame_write(const struct eg_logfile *l, uint8_t *dst, const struc
         fault = write_data(l, f, src, word, pos, index, &out->view);
     } else if (fault == NULL && length >= EG_FRAME_HEADER) {
         write_mark(l, f, word, pos, (uint32_t)index);
-        if (out->kind == EG_KIND_PAD)
-            write_slack(dst, f->crc, length, EG_FRAME_HEADER, eg_frame_length(0, l->align));
+        if (out->kind == EG_KIND_PAD) {
+            uint64_t used = eg_frame_length(0, l->align);
+            memset(f->payload, 0, used - EG_FRAME_HEADER);
+            write_slack(dst, f->crc, length, used);
+        }
     }
     if (__builtin_expect(fault != NULL, 0))
         return eg_error_set(EAGRE_E_CORRUPT,

@@ -1,6 +1,7 @@
 #include "archive.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <limits.h>
 #include <stdlib.h>
@@ -529,6 +530,9 @@ int64_t eg_archive_work(struct eg_daemon *d, struct eg_partition *p, int64_t now
 
     bool dirty = f->copied.pos > f->synced.pos || f->dirty_ns != 0;
     bool wait = is_awaited(a, f), sync = wait || is_due(a, f, now, &due);
+    /* What lies in a file proves that the file before is whole and durable (recover.c). */
+    if (a->prev != NULL && f->written.pos == EG_SEGMENT_DATA)
+        return idle;
     if (sync && dirty && !f->syncing && !f->writing && (wait || d->archive_syncs < BACKGROUND_SYNCS))
         submit(a, f, true, !wait);
     else if (!f->writing && !f->syncing && a->fill.used >= WRITE_MIN)
@@ -583,6 +587,11 @@ void eg_archive_begin(struct eg_partition *p) {
     struct eg_archive *a = p->archive;
     uint64_t at = eg_load_relaxed(&p->status->archived_at);
     a->seq = eg_load_relaxed(&p->status->archived_seq);
+    /* What is not whole is no file for readers yet. The last whole one ends where this one begins. */
+    while (a->files.count > 0 && eg_files_at(&a->files, a->files.count - 1)->seq >= a->seq)
+        a->files.count--;
+    if (a->files.count > 0 && a->seq >= p->first && a->seq <= p->active)
+        eg_files_at(&a->files, a->files.count - 1)->end = p->base[a->seq % eg_partition_slots(p)];
     a->start = (struct eg_place){a->seq, eg_hint_pos(at), eg_hint_index(at)};
     a->start_flush = eg_load_relaxed(&p->status->archived_flush);
 }

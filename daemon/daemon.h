@@ -25,6 +25,8 @@ struct eg_topics;   /* topics.h */
 struct eg_clients;  /* clients.h */
 struct eg_sessions; /* sessions.c */
 struct eg_disk_io;  /* disk_io.h */
+struct eg_recovery; /* recover.c */
+struct eg_retention; /* retention.c */
 
 /* What STATUS tells; kept up to date by whoever owns the figure. */
 struct eg_figures {
@@ -58,6 +60,8 @@ struct eg_daemon {
     bool clients_lost; /* the memory is kept, but the client table is not: it cannot be used */
 
     struct eg_disk_io *disk_io; /* disk.c */
+    struct eg_recovery *recovery; /* recover.c: while topics are made */
+    struct eg_retention *retention;
     uint32_t archive_syncs;     /* archive.c: flushes under way that nobody waits for */
 
     struct eg_topics *topics;
@@ -84,6 +88,7 @@ extern const struct eg_service eg_disk_service;    /* disk.c */
 extern const struct eg_service eg_topics_service;  /* topics.c: recovery of topics and partitions */
 extern const struct eg_service eg_clients_service; /* clients.c: recovery of the client table */
 extern const struct eg_service eg_slots_service;   /* slots.c */
+extern const struct eg_service eg_retention_service; /* retention.c */
 extern const struct eg_service eg_janitor_service; /* janitor.c */
 extern const struct eg_service eg_sessions_service; /* sessions.c: listens last */
 

@@ -25,16 +25,9 @@ static enum where by_offset(struct eg_partition *p, int64_t offset, struct eg_lo
     struct eg_log_file *before = NULL, *f = NULL;
     if (offset < (int64_t)eg_load_relaxed(&p->status->log_start))
         return BEFORE_START;
-    size_t low = 0, high = t->count; /* the first whose end lies behind offset */
-    while (low < high) {
-        size_t middle = low + (high - low) / 2;
-        if (eg_files_at(t, middle)->end <= offset)
-            low = middle + 1;
-        else
-            high = middle;
-    }
-    f = eg_files_at(t, low);
-    before = low > 0 ? eg_files_at(t, low - 1) : NULL;
+    size_t at = eg_files_behind(t, offset);
+    f = eg_files_at(t, at);
+    before = at > 0 ? eg_files_at(t, at - 1) : NULL;
     if (f == NULL) { /* the ring, or between the last file and it */
         int64_t start = eg_load_relaxed(&p->status->start_offset);
         return offset >= start || before == NULL || offset == before->end ? IN_RING : IN_GAP;

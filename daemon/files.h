@@ -44,7 +44,8 @@ void eg_files_free(struct eg_file_table *t);
 int eg_files_add(struct eg_file_table *t, const struct eg_log_file *f); /* behind the last */
 void eg_files_drop_first(struct eg_file_table *t);
 struct eg_log_file *eg_files_at(const struct eg_file_table *t, size_t i); /* NULL: no such */
-struct eg_log_file *eg_files_by_offset(const struct eg_file_table *t, int64_t offset); /* NULL: none has it */
+/* The first whose end lies behind offset; count: none. */
+size_t eg_files_behind(const struct eg_file_table *t, int64_t offset);
 struct eg_log_file *eg_files_by_seq(const struct eg_file_table *t, uint64_t seq);
 
 void eg_log_dir_init(struct eg_log_dir *dir, const char *data_dir, uint32_t topic_uid, uint32_t partition,

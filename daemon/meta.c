@@ -28,7 +28,7 @@
 
 struct eg_meta {
     MDB_env *env;
-    MDB_dbi topics, marks, ids;
+    MDB_dbi topics, marks, ids, disk;
     char path[PATH_MAX];
 };
 
@@ -155,6 +155,8 @@ static int open_databases(struct eg_meta *m) {
         e = mdb_dbi_open(txn, "marks", MDB_CREATE, &m->marks);
     if (e == 0)
         e = mdb_dbi_open(txn, "ids", MDB_CREATE, &m->ids);
+    if (e == 0)
+        e = mdb_dbi_open(txn, "disk", MDB_CREATE, &m->disk);
     uint32_t format = 0;
     rc = e == 0 ? get_u32(m, txn, "format", &format) : failed(m, "open it", e);
     if (rc == EAGRE_OK && format == 0)
@@ -395,6 +397,8 @@ int eg_meta_topic_delete(struct eg_meta *m, const struct eg_meta_topic *t) {
             uint32_t be;
             key = uid_key(t->first_partition_uid[i] + k, &be);
             e = mdb_del(txn, m->marks, &key, NULL);
+            if (e == 0 || e == MDB_NOTFOUND)
+                e = mdb_del(txn, m->disk, &key, NULL);
         }
     }
     return end(m, txn, e == 0 || e == MDB_NOTFOUND ? EAGRE_OK : failed(m, "delete a topic", e));
@@ -480,6 +484,58 @@ int eg_meta_marks_put(struct eg_meta *m, const struct eg_meta_mark *marks, size_
         int e = mdb_put(txn, m->marks, &key, &value, 0);
         if (e != 0)
             rc = failed(m, "write a mark", e);
+    }
+    return end(m, txn, rc);
+}
+
+struct disk_record {
+    uint32_t flush;
+    uint32_t pad;
+    uint64_t seq, pos, index, log_start;
+};
+
+int eg_meta_disk_get(struct eg_meta *m, uint32_t partition_uid, struct eg_meta_disk *out) {
+    MDB_txn *txn;
+    int rc = begin(m, MDB_RDONLY, &txn);
+    if (rc != EAGRE_OK)
+        return rc;
+    uint32_t be;
+    MDB_val key = uid_key(partition_uid, &be), value;
+    struct disk_record r = {0};
+    int e = mdb_get(txn, m->disk, &key, &value);
+    if (e == 0 && value.mv_size != sizeof(r))
+        rc = damaged(m, "what is noted of a partition's files has a wrong size");
+    else if (e == 0)
+        memcpy(&r, value.mv_data, sizeof(r));
+    else if (e != MDB_NOTFOUND)
+        rc = failed(m, "read what is noted of a partition's files", e);
+    mdb_txn_abort(txn);
+    if (rc == EAGRE_OK)
+        *out = (struct eg_meta_disk){.partition_uid = partition_uid,
+                                     .flush = le32toh(r.flush),
+                                     .seq = le64toh(r.seq),
+                                     .pos = le64toh(r.pos),
+                                     .index = le64toh(r.index),
+                                     .log_start = (int64_t)le64toh(r.log_start)};
+    return rc;
+}
+
+int eg_meta_disk_put(struct eg_meta *m, const struct eg_meta_disk *all, size_t count) {
+    MDB_txn *txn;
+    int rc = begin(m, 0, &txn);
+    if (rc != EAGRE_OK)
+        return rc;
+    for (size_t i = 0; rc == EAGRE_OK && i < count; i++) {
+        uint32_t be;
+        struct disk_record r = {.flush = htole32(all[i].flush),
+                                .seq = htole64(all[i].seq),
+                                .pos = htole64(all[i].pos),
+                                .index = htole64(all[i].index),
+                                .log_start = htole64((uint64_t)all[i].log_start)};
+        MDB_val key = uid_key(all[i].partition_uid, &be), value = {sizeof(r), &r};
+        int e = mdb_put(txn, m->disk, &key, &value, 0);
+        if (e != 0)
+            rc = failed(m, "note what is on disk", e);
     }
     return end(m, txn, rc);
 }

@@ -90,7 +90,7 @@ static int note_start(struct eg_daemon *d, struct eg_partition *p) {
     int64_t log_start = p->mark.end, start = p->mark.end;
     uint64_t seq = p->mark.seq;
     if (is_on_disk(p->topic)) {
-        int rc = eg_recover_take(d, p->uid, &found);
+        int rc = eg_recover_take(d, p->uid, true, &found);
         if (rc == EAGRE_OK)
             rc = eg_archive_open(d, p, &found.files);
         if (rc != EAGRE_OK)
@@ -376,7 +376,7 @@ int eg_partition_take(struct eg_daemon *d, struct eg_topic *t, uint32_t number, 
         rc = take_index(d, p, p->status->index);
     if (rc == EAGRE_OK && is_on_disk(t)) {
         struct eg_recovered found = {0};
-        rc = eg_recover_take(d, uid, &found);
+        rc = eg_recover_take(d, uid, false, &found);
         if (rc == EAGRE_OK)
             rc = eg_archive_open(d, p, &found.files);
         if (rc != EAGRE_OK)

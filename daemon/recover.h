@@ -29,7 +29,8 @@ struct eg_recovered {
 int eg_recover_all(struct eg_daemon *d);
 /* What was found for this partition; moved out. A partition that is new: an empty result. EAGRE_E_IO: its directory cannot be read:
  * with the reason. */
-int eg_recover_take(struct eg_daemon *d, uint32_t partition_uid, struct eg_recovered *out);
+/* cold: its memory is gone, though that of others may be there. */
+int eg_recover_take(struct eg_daemon *d, uint32_t partition_uid, bool cold, struct eg_recovered *out);
 /* No more results are wanted. */
 void eg_recover_free(struct eg_daemon *d);
 

@@ -10,6 +10,7 @@
 #include "parse.h"
 #include "partition.h"
 #include "recover.h"
+#include "retention.h"
 #include "slots.h"
 #include "sys/atomic.h"
 #include "sys/errbuf.h"
@@ -163,6 +164,11 @@ static int apply(struct eg_settings *s, const char *name, const struct eg_change
     for (size_t i = 0; rc == EAGRE_OK && i < count; i++)
         rc = eg_settings_set(s, name, changes[i].name, changes[i].value, true);
     return rc == EAGRE_OK ? eg_settings_finish(s, name) : rc;
+}
+
+struct eg_partition *eg_topics_partition_by_uid(struct eg_daemon *d, uint32_t topic_uid, uint32_t number) {
+    struct eg_topic *t = eg_topic_by_uid(d, topic_uid);
+    return t != NULL && number < t->partitions ? t->part[number] : NULL;
 }
 
 int eg_topic_find(struct eg_daemon *d, const char *name, struct eg_topic **out) {
@@ -329,7 +335,11 @@ int eg_topic_delete(struct eg_daemon *d, const struct eg_peer *peer, const char 
     eg_clients_forget_topic(d, t);
     list_remove(d, t);
     eg_log_info("topic '%s' deleted by user %u", name, (unsigned)peer->uid);
+    uint32_t uid = t->meta.uid;
+    bool disk = t->settings.v[EG_SET_STORAGE] == EG_STORAGE_DISK;
     topic_free(d, t, true);
+    if (disk)
+        eg_retention_forget_topic(d, uid);
     return EAGRE_OK;
 }
 

@@ -394,6 +394,11 @@ static bool find_frame(struct search *s, uint64_t from, uint64_t index, struct e
     return false;
 }
 
+bool eg_logfile_find(const struct eg_logfile *l, uint64_t pos, uint64_t index, struct eg_logfile_frame *out) {
+    struct search s = {.l = l};
+    return is_place(l, pos) && find_frame(&s, pos, index, out);
+}
+
 static void count_record(struct eg_logfile_scan *out, int64_t timestamp_ns) {
     if (out->records++ == 0) {
         out->first_timestamp_ns = timestamp_ns;

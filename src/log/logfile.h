@@ -168,6 +168,10 @@ void eg_logfile_iter_init(struct eg_logfile_iter *it, const struct eg_logfile *l
  * has grown (set it->l.bytes). */
 enum eg_logfile_step eg_logfile_next(struct eg_logfile_iter *it);
 
+/* The first good frame behind pos, where something bad is, and behind record `index`. False: there is none, or
+ * too much looks like one to tell. */
+bool eg_logfile_find(const struct eg_logfile *l, uint64_t pos, uint64_t index, struct eg_logfile_frame *out);
+
 /* ---- recovery: where does the good part of a file end? ------------------------------------------------ */
 
 enum eg_logfile_verdict {
@@ -201,7 +205,7 @@ struct eg_logfile_scan {
 /*
  * Check the file from (pos, index), where flush_before is the number of the last frame before (0 at the
  * first frame, or unknown). mark: every byte below this position is known to be durable; the capacity, if the
- * segment is known to have been completed (there is a next one). Recovery begins at the first frame: a place
+ * segment is known to be whole. (That a next file exists proves nothing of this one's last flush.) Recovery begins at the first frame: a place
  * that somebody noted is as good as the note. (A pos that can be none means the first frame, too.)
  */
 void eg_logfile_scan(const struct eg_logfile *l, uint64_t pos, uint64_t index, uint32_t flush_before,

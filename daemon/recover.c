@@ -1,0 +1,285 @@
+#include "recover.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "log/logindex.h"
+#include "settings.h"
+#include "sys/clock.h"
+#include "sys/errbuf.h"
+#include "topics.h"
+
+#define THREADS_MAX 16
+#define PROGRESS_NS (5 * EG_NS_PER_S)
+
+struct job {
+    char topic[EG_TOPIC_NAME_MAX + 1];
+    struct eg_log_dir dir;
+    struct eg_meta_disk noted;
+    struct eg_recovered result;
+    int status;
+    char text[EG_ERROR_TEXT_MAX];
+};
+
+struct eg_recovery {
+    struct job *list; /* by partition uid */
+    size_t count, cap;
+    _Atomic size_t next, done;
+    bool cold;
+};
+
+/* ---- one partition, in a worker ------------------------------------------------------------------------------ */
+
+/* The whole file for reading. Not mapped: an error of the medium is to be an error, not a signal. */
+static int read_file(int fd, const char *path, uint8_t **out, uint64_t *bytes) {
+    struct stat st;
+    if (fstat(fd, &st) != 0)
+        return eg_error_set(EAGRE_E_IO, "%s: %s", path, strerror(errno));
+    uint8_t *data = mmap(NULL, (size_t)st.st_size + 1, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (data == MAP_FAILED)
+        return eg_error_set(EAGRE_E_NO_MEMORY, "%s: no memory for its %lld bytes", path, (long long)st.st_size);
+    posix_fadvise(fd, 0, 0, POSIX_FADV_SEQUENTIAL);
+    for (uint64_t at = 0; at < (uint64_t)st.st_size;) {
+        ssize_t n = pread(fd, data + at, (size_t)st.st_size - at, (off_t)at);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0) {
+            munmap(data, (size_t)st.st_size + 1);
+            return eg_error_set(EAGRE_E_IO, "%s: read at %" PRIu64 ": %s", path, at, n < 0 ? strerror(errno) : "it ends");
+        }
+        at += (uint64_t)n;
+    }
+    *out = data;
+    *bytes = (uint64_t)st.st_size;
+    return EAGRE_OK;
+}
+
+/* Make what was accepted durable, and what was not gone: size, contents, name. */
+static int cut(const struct job *j, const char *path, int fd, uint64_t end) {
+    if (ftruncate(fd, (off_t)end) != 0 || fsync(fd) != 0)
+        return eg_error_set(EAGRE_E_IO, "%s: cannot cut it to %" PRIu64 " bytes: %s", path, end, strerror(errno));
+    int dir = open(j->dir.path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int rc = dir >= 0 && fsync(dir) == 0 ? EAGRE_OK
+                                         : eg_error_set(EAGRE_E_IO, "%s: cannot sync it: %s", j->dir.path, strerror(errno));
+    if (dir >= 0)
+        close(dir);
+    return rc;
+}
+
+static void report(const struct job *j, const struct eg_log_file *f, const struct eg_logfile_scan *s) {
+    if (s->verdict == EG_FILE_TORN)
+        eg_log_warning("topic '%s' partition %u: segment %" PRIu64 " was not finished: %" PRIu64 " records up to offset %" PRId64
+                       " are good, what is behind is cut (%s; at least %" PRIu64 " records that were not known to be on disk)",
+                       j->topic, j->dir.partition, f->seq, s->records, f->base + (int64_t)s->good_index, s->reason,
+                       s->behind_records);
+    else if (s->verdict == EG_FILE_DAMAGED)
+        eg_log_error("topic '%s' partition %u: %s/%020" PRIu64 ".log is damaged at byte %" PRIu64 ", offset %" PRId64
+                     ", which was on disk: %s. It is left as it is; %" PRIu64 " records behind the damage are good. Readers get an "
+                     "error there, and can go on at offset %" PRId64 "; see eagre log verify",
+                     j->topic, j->dir.partition, j->dir.path, f->seq, s->good_pos, f->base + (int64_t)s->good_index, s->reason,
+                     s->behind_records, f->base + (int64_t)(s->next_pos != 0 ? s->next_index : s->good_index));
+}
+
+/* The last file: where does its good part end? It is dropped from the table if nothing was ever in it. */
+static int check_last(struct job *j, bool *dropped) {
+    struct eg_file_table *t = &j->result.files;
+    struct eg_log_file *f = eg_files_at(t, t->count - 1);
+    const struct eg_log_file *before = t->count > 1 ? eg_files_at(t, t->count - 2) : NULL;
+    char path[EG_FILES_PATH + 64];
+    uint8_t *data = NULL;
+    uint64_t bytes = 0;
+    bool noted = j->noted.seq == f->seq && j->noted.pos > EG_SEGMENT_DATA;
+    struct eg_logfile l;
+    struct eg_logfile_scan s;
+    snprintf(path, sizeof(path), "%s/%020" PRIu64 ".log", j->dir.path, f->seq);
+    int fd = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+    int rc = fd >= 0 ? read_file(fd, path, &data, &bytes) : eg_error_set(EAGRE_E_IO, "%s: %s", path, strerror(errno));
+    if (rc != EAGRE_OK) {
+        if (fd >= 0)
+            close(fd);
+        return rc;
+    }
+    if (f->damaged) /* its header: it may be that nothing was written yet. Then its place in the log is still known. */
+        f->base = before != NULL ? before->end : 0;
+    struct eg_logfile_id id = {.topic_uid = j->dir.topic_uid,
+                               .partition_uid = j->dir.partition_uid,
+                               .partition = j->dir.partition,
+                               .align = j->dir.align,
+                               .capacity = j->dir.capacity,
+                               .seq = f->seq,
+                               .base = f->base};
+    eg_logfile_init(&l, &id, data, bytes);
+    if (noted && !f->damaged)
+        eg_logfile_scan(&l, j->noted.pos, j->noted.index, j->noted.flush, j->noted.pos, &s);
+    else
+        eg_logfile_scan(&l, EG_SEGMENT_DATA, 0, 0, noted ? j->noted.pos : EG_SEGMENT_DATA, &s);
+    if (f->damaged && s.verdict != EG_FILE_DAMAGED && s.good_pos <= EG_SEGMENT_DATA && s.behind_records == 0 && !noted) {
+        /* It was made, and not written to. */
+        *dropped = true;
+        rc = unlink(path) == 0 || errno == ENOENT ? EAGRE_OK : eg_error_set(EAGRE_E_IO, "%s: %s", path, strerror(errno));
+        if (rc == EAGRE_OK)
+            t->count--;
+    } else {
+        uint64_t end = s.good_index > s.behind_index || s.verdict != EG_FILE_DAMAGED ? s.good_index : s.behind_index;
+        f->end = f->base + (int64_t)end;
+        report(j, f, &s);
+        if (s.verdict != EG_FILE_DAMAGED && !f->damaged && (!s.sealed || s.verdict == EG_FILE_TORN))
+            rc = cut(j, path, fd, s.data_end);
+        else if (fsync(fd) != 0)
+            rc = eg_error_set(EAGRE_E_IO, "%s: cannot sync it: %s", path, strerror(errno));
+    }
+    munmap(data, bytes + 1);
+    close(fd);
+    return rc;
+}
+
+static int recover_one(struct job *j, bool cold) {
+    struct eg_recovered *r = &j->result;
+    int rc = eg_log_dir_list(&j->dir, &r->files);
+    bool dropped = true;
+    while (rc == EAGRE_OK && cold && dropped && r->files.count > 0) {
+        dropped = false;
+        rc = check_last(j, &dropped);
+    }
+    if (rc != EAGRE_OK)
+        return rc;
+    const struct eg_log_file *first = eg_files_at(&r->files, 0);
+    const struct eg_log_file *last = r->files.count > 0 ? eg_files_at(&r->files, r->files.count - 1) : NULL;
+    r->end = last != NULL ? last->end : 0;
+    r->next_seq = last != NULL ? last->seq + 1 : 0;
+    r->log_start = first != NULL && first->base > j->noted.log_start ? first->base : j->noted.log_start;
+    return EAGRE_OK;
+}
+
+/* ---- all of them ----------------------------------------------------------------------------------------------- */
+
+static int add(void *ctx, const struct eg_meta_topic *meta) {
+    struct eg_daemon *d = ctx;
+    struct eg_recovery *r = d->recovery;
+    struct eg_settings s;
+    eg_settings_init(&s);
+    int rc = eg_settings_load(&s, meta->name, meta->settings);
+    if (rc != EAGRE_OK || s.v[EG_SET_STORAGE] != EG_STORAGE_DISK)
+        return EAGRE_OK; /* a bad one is told of when topics are made */
+    for (uint32_t k = 0; rc == EAGRE_OK && k < meta->partitions; k++) {
+        if (r->count == r->cap) {
+            size_t cap = r->cap > 0 ? r->cap * 2 : 64;
+            struct job *list = realloc(r->list, cap * sizeof(*list));
+            if (list == NULL)
+                return eg_error_set(EAGRE_E_NO_MEMORY, "no memory to recover %zu partitions", cap);
+            r->list = list;
+            r->cap = cap;
+        }
+        struct job *j = &r->list[r->count++];
+        uint32_t uid = eg_topic_partition_uid(meta, k);
+        memset(j, 0, sizeof(*j));
+        memcpy(j->topic, meta->name, sizeof(j->topic));
+        eg_log_dir_init(&j->dir, d->config.dir, meta->uid, k, uid, (uint32_t)s.v[EG_SET_RECORD_ALIGNMENT],
+                        (uint64_t)s.v[EG_SET_SEGMENT_BYTES], d->config.disk_min_free_bytes);
+        rc = eg_meta_disk_get(d->meta, uid, &j->noted);
+    }
+    return rc;
+}
+
+static int compare(const void *a, const void *b) {
+    uint32_t x = ((const struct job *)a)->dir.partition_uid, y = ((const struct job *)b)->dir.partition_uid;
+    return x < y ? -1 : x > y;
+}
+
+static void *work(void *arg) {
+    struct eg_recovery *r = arg;
+    for (size_t i; (i = atomic_fetch_add(&r->next, 1)) < r->count; atomic_fetch_add(&r->done, 1)) {
+        struct job *j = &r->list[i];
+        j->status = recover_one(j, r->cold);
+        if (j->status != EAGRE_OK)
+            snprintf(j->text, sizeof(j->text), "%s", eg_error_text());
+    }
+    return NULL;
+}
+
+int eg_recover_all(struct eg_daemon *d) {
+    d->recovery = calloc(1, sizeof(*d->recovery));
+    if (d->recovery == NULL)
+        return eg_error_set(EAGRE_E_NO_MEMORY, "no memory to recover partitions");
+    struct eg_recovery *r = d->recovery;
+    int rc = eg_meta_topics(d->meta, add, d);
+    if (rc != EAGRE_OK || r->count == 0)
+        return rc;
+    qsort(r->list, r->count, sizeof(*r->list), compare);
+    r->cold = d->fresh || d->clients_lost;
+    pthread_t thread[THREADS_MAX];
+    size_t threads = 0, wanted = 2 * (size_t)sysconf(_SC_NPROCESSORS_ONLN);
+    int64_t began = eg_mono_ns(), told = began;
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before); /* signals are the loop's */
+    while (threads < wanted && threads < THREADS_MAX && threads < r->count &&
+           pthread_create(&thread[threads], NULL, work, r) == 0)
+        threads++;
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    for (size_t i; (i = atomic_fetch_add(&r->next, 1)) < r->count; atomic_fetch_add(&r->done, 1)) { /* we too */
+        struct job *j = &r->list[i];
+        j->status = recover_one(j, r->cold);
+        if (j->status != EAGRE_OK)
+            snprintf(j->text, sizeof(j->text), "%s", eg_error_text());
+        int64_t now = eg_mono_ns();
+        if (now - told >= PROGRESS_NS) {
+            eg_log_info("recovery: %zu of %zu partitions", atomic_load(&r->done) + 1, r->count);
+            told = now;
+        }
+    }
+    while (threads > 0)
+        pthread_join(thread[--threads], NULL);
+    if (r->cold)
+        eg_log_info("%zu partitions were recovered from their files in %lld ms", r->count,
+                    (long long)((eg_mono_ns() - began) / EG_NS_PER_MS));
+    return EAGRE_OK;
+}
+
+int eg_recover_take(struct eg_daemon *d, uint32_t partition_uid, bool cold, struct eg_recovered *out) {
+    struct eg_recovery *r = d->recovery;
+    *out = (struct eg_recovered){0};
+    size_t low = 0, high = r != NULL ? r->count : 0;
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        if (r->list[middle].dir.partition_uid < partition_uid)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    if (r == NULL || low == r->count || r->list[low].dir.partition_uid != partition_uid)
+        return EAGRE_OK;
+    struct job *j = &r->list[low];
+    if (cold && !r->cold && j->status == EAGRE_OK) {
+        eg_files_free(&j->result.files);
+        j->status = recover_one(j, true);
+        if (j->status != EAGRE_OK)
+            snprintf(j->text, sizeof(j->text), "%s", eg_error_text());
+    }
+    if (j->status != EAGRE_OK)
+        return eg_error_set(j->status, "topic '%s' partition %u: its log files cannot be recovered: %s", j->topic,
+                            j->dir.partition, j->text);
+    *out = j->result;
+    j->result.files = (struct eg_file_table){0};
+    return EAGRE_OK;
+}
+
+void eg_recover_free(struct eg_daemon *d) {
+    struct eg_recovery *r = d->recovery;
+    if (r == NULL)
+        return;
+    for (size_t i = 0; i < r->count; i++)
+        eg_files_free(&r->list[i].result.files);
+    free(r->list);
+    free(r);
+    d->recovery = NULL;
+}

@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <limits.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -276,7 +277,7 @@ static bool look_at_header(const struct log_partition *p, struct eg_logfile_id *
     if (last && is_blank(k, &expected, fault))
         k->state = LOG_EMPTY;
     else
-        say(k, LOG_NO_HEADER, "%s", eg_error_text());
+        say(k, fault == EG_HEADER_VERSION ? LOG_UNREADABLE : LOG_NO_HEADER, "%s", eg_error_text());
     return false;
 }
 

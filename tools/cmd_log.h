@@ -70,9 +70,4 @@ int log_index_check(const struct log_look *k, const char **wrong, struct eg_logi
 #define LOG_TIME_MAX 40
 void log_time(int64_t ns, char out[LOG_TIME_MAX]);
 
-int cmd_log_inspect(struct cli *c, int argc, char **argv);
-int cmd_log_dump(struct cli *c, int argc, char **argv);
-int cmd_log_verify(struct cli *c, int argc, char **argv);
-int cmd_log_repair(struct cli *c, int argc, char **argv);
-
 #endif

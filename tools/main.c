@@ -70,6 +70,24 @@ const struct cli_command cli_commands[] = {
      "JSON: topic, partition, offset, tstype, ts (ms), ts_ns, headers (name, value, name, ... as\n"
      "kcat's), key and payload. What is not UTF-8 appears as key_base64, payload_base64, or\n"
      "{\"base64\": ...} in headers.\n"},
+    {"log inspect", cmd_log_inspect, "PATH... [--format text|json]", "show log files",
+     "Works on files, with or without a daemon. PATH: a data directory, a topic's or a partition's\n"
+     "directory in it, or log files. A line a segment: its offsets, records, times and state.\n\n"
+     "      --format text|json\n"},
+    {"log dump", cmd_log_dump, "PATH... [OPTION]...", "print the records of log files",
+     "Works on files, with or without a daemon. Records behind damage are printed, too; what is\n"
+     "missing is said on standard error, and the exit code is 1 then.\n\n"
+     "  -o, --offset OFFSET    from this offset on\n"
+     "  -c, --count N          stop after N records\n"
+     "  -f, -J, -K, -D, -Z     how to print them, as `eagre consume` does; the topic is its id\n"},
+    {"log verify", cmd_log_verify, "PATH... [--format text|json]", "check log files",
+     "Works on files. Checks every record's CRC, that segments and offsets follow each other, and\n"
+     "that indexes lead to where they say. Exit code 0: all is well; 1: something is not.\n\n"
+     "      --format text|json\n"},
+    {"log repair", cmd_log_repair, "PATH... [--yes]", "put log files right, with the daemon down",
+     "Makes indexes anew, cuts the tail that a crash tore, and puts damaged files aside (renamed to\n"
+     ".log.damaged). Says what it would do; --yes does it. Refuses where a daemon is at work.\n\n"
+     "      --yes              do it\n"},
     {NULL, NULL, NULL, NULL, NULL},
 };
 
@@ -256,6 +274,8 @@ int main(int argc, char **argv) {
     if (c.command == NULL) {
         if (strcmp(argv[0], "topic") == 0)
             cli_usage(&c, "topic: create, list, describe, alter or delete?");
+        if (strcmp(argv[0], "log") == 0)
+            cli_usage(&c, "log: inspect, dump, verify or repair?");
         cli_usage(&c, "there is no command '%s'", argv[0]);
     }
     optind = 0; /* glibc: begin anew, permuting */

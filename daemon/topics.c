@@ -412,9 +412,9 @@ static int start(struct eg_daemon *d) {
         rc = eg_recover_all(d);
     if (rc == EAGRE_OK)
         rc = eg_meta_topics(d->meta, recover, d);
-    eg_recover_free(d);
     for (size_t i = 0; rc == EAGRE_OK && i < d->topics->count; i++)
         rc = complete(d, d->topics->list[i]);
+    eg_recover_free(d);
     if (rc != EAGRE_OK) {
         free_all(d);
         return rc;

@@ -136,6 +136,52 @@ if(soak AND TARGET eagred AND CMAKE_C_COMPILER_ID STREQUAL "GNU" AND NOT EAGRE_S
     set_tests_properties(soak/cycles PROPERTIES LABELS soak TIMEOUT ${EG_TEST_TIMEOUT})
 endif()
 
+# tests/fuzz/fuzz_TARGET.c: with libFuzzer (preset fuzz), or its corpus and mutations of it as a test. The
+# number is that of the mutations; a third of it with a sanitizer. Behind it: other sources, libraries.
+function(eg_fuzz name mutations)
+    set(target fuzz_${name})
+    set(sources ${ARGN})
+    list(FILTER sources INCLUDE REGEX "\\.c$")
+    list(TRANSFORM sources PREPEND ${CMAKE_SOURCE_DIR}/)
+    set(libraries ${ARGN})
+    list(FILTER libraries EXCLUDE REGEX "\\.c$")
+    eg_program(${target} ${target} ${CMAKE_SOURCE_DIR}/tests/fuzz/${target}.c ${sources})
+    set_target_properties(${target} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests/fuzz)
+    eg_test_settings(${target})
+    # Some targets are made of a program's source: "tools/cmd_produce.c".
+    target_include_directories(${target} PRIVATE ${CMAKE_SOURCE_DIR} ${CMAKE_SOURCE_DIR}/daemon)
+    target_link_libraries(${target} PRIVATE ${libraries})
+    if(EAGRE_SANITIZE MATCHES "fuzzer")
+        target_link_options(${target} PRIVATE -fsanitize=fuzzer)
+        return()
+    endif()
+    target_sources(${target} PRIVATE ${CMAKE_SOURCE_DIR}/tests/fuzz/replay.c)
+    if(EAGRE_SANITIZE)
+        math(EXPR mutations "${mutations} / 3")
+    endif()
+    add_test(NAME fuzz/${name}
+        COMMAND ${target} --mutations ${mutations} ${CMAKE_SOURCE_DIR}/tests/fuzz/corpus/${name})
+    set_tests_properties(fuzz/${name} PROPERTIES LABELS fuzz TIMEOUT ${EG_TEST_TIMEOUT} SKIP_RETURN_CODE 77)
+endfunction()
+
+if(TARGET eagred_core AND TARGET eagre_cli)
+    set(scene tests/fuzz/scene.c tests/fuzz/watch.c tests/fuzz/quiet.c eagred_core)
+    eg_fuzz(frames 8000)
+    eg_fuzz(ring 1000 ${scene})
+    if(NOT EAGRE_SANITIZE MATCHES "thread") # which cannot have memory taken away from it: fuzz/watch.h
+        eg_fuzz(moving 60 ${scene})
+    endif()
+    eg_fuzz(config 12000 tests/fuzz/quiet.c eagred_core)
+    eg_fuzz(keeper 6000)
+    eg_fuzz(format 6000 tests/fuzz/consume_options.c tools/format.c tools/input.c tools/output.c
+        tools/progress.c eagre_static)
+    eg_fuzz(messages 900 tests/fuzz/quiet.c eagred_core)
+    target_link_options(fuzz_messages PRIVATE -Wl,--wrap=epoll_wait)
+    eg_fuzz(replies 2000)
+    target_link_options(fuzz_replies PRIVATE
+        -Wl,--wrap=connect,--wrap=poll,--wrap=eg_sendmsg_fds,--wrap=eg_recvmsg_fds)
+endif()
+
 # What libeagre shows to the world. A sanitized library has other needs, so it is left out there.
 if(TARGET eagre_shared AND NOT EAGRE_SANITIZE)
     add_test(NAME abi/libeagre

@@ -6,7 +6,8 @@
 # tests/system/test_*.c          likewise, on the built programs
 # tests/fault/test_*.c           likewise, only where fault points are compiled in
 # Other .c files in these folders are helpers, linked to each test of the folder; fault takes system's.
-# ctest names: unit/log/writer, system/daemon, ...; ctest labels: unit, race, model, history, system, fault, soak, abi.
+# ctest names: unit/log/writer, system/daemon, ...; ctest labels: unit, race, model, history, system, fault, soak, step,
+# abi.
 set(EG_TEST_TIMEOUT 120)
 
 # Everything internal, users before used.
@@ -183,6 +184,36 @@ if(TARGET eagred_core AND TARGET eagre_cli)
     eg_fuzz(replies 2000)
     target_link_options(fuzz_replies PRIVATE
         -Wl,--wrap=connect,--wrap=poll,--wrap=eg_sendmsg_fds,--wrap=eg_recvmsg_fds)
+endif()
+
+# Clients and the daemon, as users get them, killed and stopped at each instruction: eg-step.
+eg_sources(step tests/step)
+if(step AND TARGET eagred AND TARGET eagre_shared AND CMAKE_C_COMPILER_ID STREQUAL "GNU" AND
+   CMAKE_BUILD_TYPE STREQUAL "Release" AND NOT EAGRE_SANITIZE AND NOT EAGRE_FAULTPOINTS)
+    eg_sources(history tests/history)
+    list(FILTER history EXCLUDE REGEX "/test_[^/]*$")
+    eg_program(eg_step eg-step ${step} ${history} ${CMAKE_SOURCE_DIR}/tests/system/harness.c)
+    set_target_properties(eg_step PROPERTIES
+        RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests/step)
+    eg_includes(eg_step log layout sys)
+    target_include_directories(eg_step PRIVATE ${CMAKE_SOURCE_DIR}/tests ${CMAKE_SOURCE_DIR}/daemon)
+    target_compile_definitions(eg_step PRIVATE EG_TEST_BIN_DIR="${CMAKE_BINARY_DIR}/bin")
+    target_compile_options(eg_step PRIVATE -Wno-maybe-uninitialized -Wno-format-truncation)
+    target_link_libraries(eg_step PRIVATE eagre_shared eg_sys eagred_depends PkgConfig::CMOCKA)
+    add_dependencies(eg_step eagred eagre_keeper)
+    # name:scenarios:seconds for each of them in each mode
+    foreach(entry "produce:produce large wake single:0.6" "batch:batch rotate-batch:0.6"
+                  "commit:commit abort:0.6" "rotate:rotate rotate-full rotate-new:0.6"
+                  "read:read read-next read-first sleep:0.6" "retire:retire:1.5" "swap:swap swap-new:0.8"
+                  "repair:repair:1.5")
+        string(REGEX MATCH "(.*):(.*):(.*)" entry "${entry}")
+        set(name step/${CMAKE_MATCH_1})
+        set(seconds ${CMAKE_MATCH_3})
+        string(REPLACE " " ";" scenarios "${CMAKE_MATCH_2}")
+        add_test(NAME ${name} COMMAND eg_step --seconds ${seconds} ${scenarios})
+        set_tests_properties(${name} PROPERTIES
+            LABELS step TIMEOUT ${EG_TEST_TIMEOUT} SKIP_RETURN_CODE 77)
+    endforeach()
 endif()
 
 # What libeagre shows to the world. A sanitized library has other needs, so it is left out there.

@@ -183,8 +183,10 @@ static void right_answer(struct eg_enc *e, int *fds, size_t *nfds) {
         eg_enc_u16(e, 1);
         eg_enc_u32(e, 0);
         eg_enc_u32(e, 1);
-        for (int i = 0; i < 6; i++)
+        for (int i = 0; i < 7; i++)
             eg_enc_u64(e, 0);
+        eg_enc_u32(e, 0);
+        eg_enc_u64(e, 0);
         break;
     case EG_MSG_STATUS:
         eg_enc_u8(e, 0);

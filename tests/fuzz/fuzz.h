@@ -7,11 +7,13 @@
 #ifndef EG_TESTS_FUZZ_H
 #define EG_TESTS_FUZZ_H
 
+#include <fcntl.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -62,6 +64,14 @@ static inline char *fuzz_text(struct fuzz_in *in) {
     if (n > 0)
         memcpy(text, at, n);
     return text;
+}
+
+/* The lowest free descriptor: the same again, once all that came have gone. */
+static inline int fuzz_next_fd(void) {
+    int fd = fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 3);
+    FUZZ_REQUIRE(fd >= 0);
+    (void)close(fd);
+    return fd;
 }
 
 #endif

@@ -87,14 +87,6 @@ static void take_reply(const struct eg_keeper_message *asked) {
     close_fds(fds, nfds);
 }
 
-/* The lowest free descriptor: the same again, once all that came have gone. */
-static int next_fd(void) {
-    int fd = fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 3);
-    FUZZ_REQUIRE(fd >= 0);
-    (void)close(fd);
-    return fd;
-}
-
 static void forget_all(void) {
     uint32_t found = 0;
     for (uint32_t i = 1; i <= table.used; i++)
@@ -114,7 +106,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     struct fuzz_in in = {data, size};
     static struct eg_keeper_message m;
     int fds[EG_FDPASS_MAX];
-    int before = next_fd();
+    int before = fuzz_next_fd();
     connect_both();
     for (int i = 0; i < MESSAGES_MAX && in.left > 0; i++) {
         size_t nfds, n = take_message(&in, &m, &nfds);
@@ -126,7 +118,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     }
     hang_up_both();
     forget_all();
-    FUZZ_REQUIRE(next_fd() == before);
+    FUZZ_REQUIRE(fuzz_next_fd() == before);
     (void)keeper_main; /* its loop is tests/unit/daemon's */
     return 0;
 }

@@ -332,6 +332,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     struct fuzz_in in = {data, size};
     if (!is_up)
         start();
+    int before = fuzz_next_fd();
     make_topic();
     for (int i = 0; i < CONNECTIONS; i++)
         peer[i] = -1;
@@ -339,5 +340,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         act(&in);
     check_service();
     forget_all();
+    FUZZ_REQUIRE(!is_up || fuzz_next_fd() == before);
     return 0;
 }

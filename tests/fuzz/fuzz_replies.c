@@ -417,12 +417,15 @@ static void lie(struct fuzz_in *in) {
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     make_objects();
     fill_objects();
+    int before = fuzz_next_fd();
     replies = (struct fuzz_in){data, size};
     requests = 0;
     lie(&replies);
     replies_left = fuzz_u8(&replies) % 64;
-    if (check(eagre_open("/nowhere/fuzz.sock", &api.e)) != EAGRE_OK)
+    if (check(eagre_open("/nowhere/fuzz.sock", &api.e)) != EAGRE_OK) {
+        FUZZ_REQUIRE(fuzz_next_fd() == before);
         return 0;
+    }
     for (int i = 0; i < CALLS_MAX && replies.left > 0; i++) {
         uint8_t call = fuzz_u8(&replies);
         if (call % 3 == 0)
@@ -437,5 +440,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     eagre_producer_close(api.p);
     FUZZ_REQUIRE(eagre_close(api.e) == EAGRE_OK);
     memset(&api, 0, sizeof(api));
+    FUZZ_REQUIRE(fuzz_next_fd() == before);
     return 0;
 }

@@ -35,6 +35,8 @@ struct eg_config {
     uint32_t socket_mode;
     int log_level;             /* enum eg_log_level */
     int keeper;                /* enum eg_keeper_mode */
+    int64_t stall_warn_ms;     /* 0, -1: never */
+    int stall_kill;            /* 0, 1 */
     int64_t keeper_linger_ms;  /* -1: for ever */
     char cpus[EG_CONFIG_TEXT]; /* "" or "0-3,8" */
     char access_create[EG_CONFIG_TEXT];

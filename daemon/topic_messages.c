@@ -8,6 +8,7 @@
 #include "handlers.h"
 #include "partition.h"
 #include "slots.h"
+#include "stalls.h"
 #include "sys/atomic.h"
 #include "sys/clock.h"
 #include "sys/errbuf.h"
@@ -152,11 +153,16 @@ static void encode_partition(struct eg_enc *out, const struct eg_partition *p, i
                p->buffers == NULL ? 0 : p->active - p->first + 1 - (p->retire != EG_RETIRE_NOT));
     eg_enc_u64(out, allocated);
     eg_enc_u64(out, p->detached * eg_partition_capacity(p));
+    struct eg_stall_info stall = {.offset = -1};
+    (void)eg_stall_of(p, &stall);
+    eg_enc_i64(out, stall.offset);
+    eg_enc_u32(out, (uint32_t)stall.pid);
+    eg_enc_u64(out, (uint64_t)stall.ms);
 }
 
 int eg_handle_PARTITIONS(struct eg_daemon *d, struct eg_session *s, struct eg_dec *in,
                          struct eg_reply *r) {
-    enum { ENTRY = 4 + 4 + 8 * 6, SLICE_NS = 200 * EG_NS_PER_US };
+    enum { ENTRY = 4 * 3 + 8 * 8, SLICE_NS = 200 * EG_NS_PER_US };
     char name[NAME_CAP];
     struct eg_topic *t = NULL;
     (void)s;

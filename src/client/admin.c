@@ -211,6 +211,9 @@ static int read_partitions(struct talk *t, struct list *l, bool *more) {
         p->hot_segments = eg_dec_u64(&t->reply);
         p->memory_bytes = eg_dec_u64(&t->reply);
         p->pinned_bytes = eg_dec_u64(&t->reply);
+        p->stalled_offset = eg_dec_i64(&t->reply);
+        p->stalled_pid = (int32_t)eg_dec_u32(&t->reply);
+        p->stalled_ms = (int64_t)eg_dec_u64(&t->reply);
     }
     return eg_dec_end(&t->reply) ? EAGRE_OK : malformed("PARTITIONS");
 }

@@ -31,7 +31,8 @@
  *   TOPIC_LIST   > str after (exclusive), < u8 more, u16 n, n x (str name, u32 uid, u32 partitions, u8 storage)
  *   TOPIC_DESCRIBE > str name             < u32 uid, u16 n, n x (str name, str value, u8 is default)
  *   PARTITIONS > str name, u32 from       < u8 more, u16 n, n x (u32 partition, u32 state, i64 log start, i64 end,
- *                                           u64 active seq, u64 hot segments, u64 memory bytes, u64 pinned bytes)
+ *                                           u64 active seq, u64 hot segments, u64 memory bytes, u64 pinned bytes,
+ *                                           i64 stalled offset or -1, u32 its pid, u64 ms)
  *                                           end: one behind the last offset that is taken. more, n 0: ask again
  *   STATUS   > u32 from                   < u8 more, u16 n, n x (str name, str value)
  *   SHUTDOWN > u8 keep memory

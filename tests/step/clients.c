@@ -16,13 +16,6 @@ static bool is_end(struct trace *t, uint64_t at) {
     return at == (uintptr_t)step_end;
 }
 
-static void say(char *when, size_t size, enum step_operation op, const char *mode,
-                const struct step_point *p) {
-    snprintf(when, size,
-             "%s, %s before instruction %" PRIu32 " (pc %#" PRIx64 ", time %" PRIu32 ")",
-             step_operation_name(op), mode, p->number, p->pc, p->occurrence);
-}
-
 /* What the victim needs to find: records to read, behind and before a segment's end; a sleeper to wake. */
 static void set_up(struct step_world *w, enum step_operation op) {
     if (!step_is_reader(op))
@@ -55,15 +48,15 @@ static void dry_run(struct trace *t, struct step_points *points) {
     while (trace_pc(t) != (uintptr_t)step_end) {
         step_points_add(points, trace_pc(t));
         if (!trace_step(t))
-            step_victim_failed(t, "dry run");
+            step_victim_failed(t);
     }
 }
 
 /* False: the operation was over before the point. */
-static bool reach(struct trace *t, const struct step_point *p, const char *when) {
+static bool reach(struct trace *t, const struct step_point *p) {
     bool reached = step_points_reach(t, p, is_end);
     if (!reached && trace_pc(t) != (uintptr_t)step_end)
-        step_victim_failed(t, when);
+        step_victim_failed(t);
     return reached;
 }
 
@@ -87,7 +80,6 @@ void step_client_killed(enum step_operation op, const struct step_options *o) {
     struct step_points points = {0};
     struct step_walk walk;
     struct trace t;
-    char when[160];
     unsigned round = 0;
     world_for(&w, op);
     begin(&t, &w, op);
@@ -96,12 +88,12 @@ void step_client_killed(enum step_operation op, const struct step_options *o) {
     go_on(&w, round);
     step_walk_begin(&walk, o, &points);
     for (const struct step_point *p; (p = step_walk_next(&walk)) != NULL; round++) {
-        say(when, sizeof(when), op, "killed", p);
+        step_points_say(p, step_operation_name(op), "killed");
         begin(&t, &w, op);
-        walk.missed += !reach(&t, p, when);
+        walk.missed += !reach(&t, p);
         trace_kill(&t, false);
         go_on(&w, round);
-        step_check(&w, when);
+        step_check(&w);
         step_new_logs(&w);
     }
     step_walk_end(&walk, step_operation_name(op), "kill");
@@ -139,7 +131,6 @@ void step_client_stopped(enum step_operation op, const struct step_options *o) {
     struct step_points points = {0};
     struct step_walk walk;
     struct trace t;
-    char when[160];
     unsigned round = 0;
     world_for(&w, op);
     begin(&t, &w, op);
@@ -147,16 +138,16 @@ void step_client_stopped(enum step_operation op, const struct step_options *o) {
     step_victim_again(&t, &w);
     step_walk_begin(&walk, o, &points);
     for (const struct step_point *p; (p = step_walk_next(&walk)) != NULL; round++) {
-        say(when, sizeof(when), op, "stopped", p);
-        walk.missed += !reach(&t, p, when);
+        step_points_say(p, step_operation_name(op), "stopped");
+        walk.missed += !reach(&t, p);
         meanwhile(&w, op, round);
         while (trace_pc(&t) != (uintptr_t)step_end)
             if (trace_go(&t, "a client to end its operation") == 0)
-                step_victim_failed(&t, when);
+                step_victim_failed(&t);
         set_up(&w, op);
         step_victim_again(&t, &w);
         step_drain(&w);
-        step_check(&w, when);
+        step_check(&w);
         w.sink.may_miss = false;
         if (w.rounds >= STEP_ROUNDS_A_LOG) { /* only while it has no log open: another victim */
             trace_kill(&t, false);

@@ -42,7 +42,6 @@ struct run {
     struct step_sink holder[HOLDERS];
     struct trace daemon, victim, reader; /* pid 0: there is none */
     unsigned round;
-    char when[160];
 };
 
 static uint64_t end_at;
@@ -54,7 +53,7 @@ static bool is_end(struct trace *t, uint64_t at) {
 
 static void relax(void *ctx) { step_drain(ctx); }
 
-static void ended(const struct run *r) { fail_msg("%s: eagred ended by itself", r->when); }
+static void ended(void) { fail_msg("%s: eagred ended by itself", step_when); }
 
 /* Each daemon has its instructions where the first one had them. */
 bool step_daemon_possible(const char **why) {
@@ -114,7 +113,7 @@ static bool has_news(struct trace *daemon) {
 static void finish_victim(struct run *r) {
     if (r->what != STEP_REPAIR &&
         trace_catch(&r->victim, "a client to end its operation") != (uintptr_t)step_end)
-        step_victim_failed(&r->victim, r->when);
+        step_victim_failed(&r->victim);
 }
 
 /* False: the daemon was just about to look when the victim went on, in a call that had begun before. */
@@ -127,7 +126,7 @@ static bool find_call(struct run *r, uint64_t function) {
         trace_run(&r->victim);
     for (;;) {
         if (trace_go(d, "eagred to begin") == 0)
-            ended(r);
+            ended();
         bool over = r->what != STEP_REPAIR && trace_has_stopped(&r->victim);
         if (r->what == STEP_REPAIR || has_news(d))
             return true;
@@ -187,7 +186,7 @@ static void check(struct run *r) {
     if (r->round % LAPS_EVERY == LAPS_EVERY - 1)
         step_laps(w, 5, true);
     look_at_held(r);
-    step_check(w, r->when);
+    step_check(w);
     r->round++;
     if (w->rounds < STEP_ROUNDS_A_LOG)
         return;
@@ -201,7 +200,7 @@ static void check(struct run *r) {
 
 static void open_run(struct run *r, enum step_daemon what) {
     *r = (struct run){.what = what};
-    snprintf(r->when, sizeof(r->when), "%s, dry run", kinds[what].name);
+    snprintf(step_when, sizeof(step_when), "%s, dry run", kinds[what].name);
     step_world_open(&r->w, false);
     open_holders(r);
 }
@@ -210,12 +209,6 @@ static void close_run(struct run *r) {
     end_clients(r);
     close_holders(r);
     step_world_close(&r->w);
-}
-
-static void say(struct run *r, const char *mode, const struct step_point *p) {
-    snprintf(r->when, sizeof(r->when),
-             "%s, %s before instruction %" PRIu32 " (pc %#" PRIx64 ", time %" PRIu32 ")",
-             kinds[r->what].name, mode, p->number, p->pc, p->occurrence);
 }
 
 /* True: it made a new buffer on the way. */
@@ -227,7 +220,7 @@ static bool dry_run(struct run *r, struct step_points *points) {
         made |= trace_pc(&r->daemon) == making;
         step_points_add(points, trace_pc(&r->daemon));
         if (!trace_step(&r->daemon))
-            ended(r);
+            ended();
     }
     return made;
 }
@@ -243,7 +236,7 @@ static void learn(struct run *r, struct step_points *points) {
         finish_victim(r);
         check(r);
     }
-    fail_msg("%s: it goes another way each time", r->when);
+    fail_msg("%s: it goes another way each time", step_when);
 }
 
 /* False: the operation was over before the point. */
@@ -251,14 +244,14 @@ static bool reach(struct run *r, const struct step_point *p) {
     ready_daemon(r);
     bool reached = step_points_reach(&r->daemon, p, is_end);
     if (!reached && trace_pc(&r->daemon) != end_at)
-        ended(r);
+        ended();
     return reached;
 }
 
 static void revive(struct run *r) {
     trace_kill(&r->daemon, true);
     if (eg_bus_wait(&r->w.bus) != 128 + SIGKILL)
-        ended(r);
+        ended();
     finish_victim(r);
     /* Those whose memory is mapped go on without it. */
     look_at_held(r);
@@ -278,7 +271,7 @@ void step_daemon_killed(enum step_daemon what, const struct step_options *o) {
     check(&r);
     step_walk_begin(&walk, o, &points);
     for (const struct step_point *p; (p = step_walk_next(&walk)) != NULL;) {
-        say(&r, "killed", p);
+        step_points_say(p, kinds[what].name, "killed");
         walk.missed += !reach(&r, p);
         revive(&r);
         check(&r);
@@ -313,7 +306,7 @@ static void ready_reader(struct run *r) {
 
 static void finish_reader(struct run *r) {
     if (trace_catch(&r->reader, "a reader to end its poll") != (uintptr_t)step_end)
-        step_victim_failed(&r->reader, r->when);
+        step_victim_failed(&r->reader);
 }
 
 void step_daemon_stopped(enum step_daemon what, const struct step_options *o) {
@@ -327,7 +320,7 @@ void step_daemon_stopped(enum step_daemon what, const struct step_options *o) {
     check(&r);
     step_walk_begin(&walk, o, &points);
     for (const struct step_point *p; (p = step_walk_next(&walk)) != NULL;) {
-        say(&r, "stopped", p);
+        step_points_say(p, kinds[what].name, "stopped");
         if (what == STEP_RETIRE)
             ready_reader(&r);
         walk.missed += !reach(&r, p);

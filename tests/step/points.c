@@ -4,7 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "history/history.h"
+#include "step/world.h"
 
 /* How often each instruction came: open addressing by its address. */
 struct seen {
@@ -57,6 +57,12 @@ void step_points_free(struct step_points *p) {
     free(p->list);
     free(p->seen);
     *p = (struct step_points){0};
+}
+
+void step_points_say(const struct step_point *p, const char *scenario, const char *what) {
+    snprintf(step_when, sizeof(step_when),
+             "%s, %s before instruction %" PRIu32 " (pc %#" PRIx64 ", time %" PRIu32 ")", scenario,
+             what, p->number, p->pc, p->occurrence);
 }
 
 bool step_points_reach(struct trace *t, const struct step_point *p,

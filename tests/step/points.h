@@ -31,6 +31,8 @@ struct step_points {
 void step_points_add(struct step_points *p, uint64_t pc);
 void step_points_free(struct step_points *p);
 
+/* Into step_when: it is done with this one now. */
+void step_points_say(const struct step_point *p, const char *scenario, const char *what);
 /* Go on until the point. False: the operation was over before (is_end said so), or the process ended. */
 bool step_points_reach(struct trace *t, const struct step_point *p,
                        bool (*is_end)(struct trace *t, uint64_t at));

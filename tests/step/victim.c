@@ -253,8 +253,8 @@ const char *step_operation_name(enum step_operation op) {
 
 void step_victim_position(int64_t offset) { control->position = offset; }
 
-void step_victim_failed(struct trace *t, const char *when) {
-    fail_msg("%s: process %d ended: %s", when, (int)t->pid, control->text);
+void step_victim_failed(struct trace *t) {
+    fail_msg("%s: process %d ended: %s", step_when, (int)t->pid, control->text);
 }
 
 void step_victim_again(struct trace *t, struct step_world *w) {
@@ -263,7 +263,7 @@ void step_victim_again(struct trace *t, struct step_world *w) {
         if (at == (uintptr_t)step_begin)
             return;
         if (at == 0)
-            step_victim_failed(t, "before its operation");
+            step_victim_failed(t);
         if (at == (uintptr_t)step_relax)
             step_drain(w);
     }

@@ -58,6 +58,6 @@ void step_victim_again(struct trace *t, struct step_world *w);
 /* Where the reading victims start: the record before this one is the last of its segment. */
 void step_victim_position(int64_t offset);
 /* It ended although it should not: say why. */
-void step_victim_failed(struct trace *t, const char *when);
+void step_victim_failed(struct trace *t);
 
 #endif

@@ -13,9 +13,11 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+char step_when[160] = "at first";
+
 void step_ok(int rc, const char *call) {
     if (rc != EAGRE_OK)
-        fail_msg("%s: %s: %s", call, eagre_status_name(rc), eagre_error_detail());
+        fail_msg("%s: %s: %s: %s", step_when, call, eagre_status_name(rc), eagre_error_detail());
 }
 
 static void no_log(int rc, const char *dir) {
@@ -141,7 +143,7 @@ void step_seek(struct step_sink *k, int64_t offset) {
 static void miss(struct step_sink *k) {
     int64_t from = step_position(k), to;
     if (!k->may_miss)
-        fail_msg("a reader that kept up: %s", eagre_error_detail());
+        fail_msg("%s: a reader that kept up: %s", step_when, eagre_error_detail());
     STEP_OK(eagre_consumer_beginning_offset(k->c, STEP_TOPIC, 0, &to));
     STEP_OK(eagre_consumer_seek(k->c, STEP_TOPIC, 0, to));
     history_gap(&k->log, 0, 0, from, to);
@@ -185,7 +187,7 @@ void step_read_to(struct step_world *w, int64_t end) {
     while (step_position(&w->sink) < end) {
         step_poll(&w->sink, 32, 100);
         if (history_now() > deadline)
-            fail_msg("the reader does not come from offset %" PRId64 " to %" PRId64,
+            fail_msg("%s: the reader does not come from offset %" PRId64 " to %" PRId64, step_when,
                      step_position(&w->sink), end);
     }
 }
@@ -253,24 +255,24 @@ void step_world_close(struct step_world *w) {
 }
 
 /* The history holds only as long as nobody goes on: the last word is taken back afterwards. */
-static void check(struct step_world *w, const char *when) {
+static void check(struct step_world *w) {
     struct history_report report;
     struct history_log *log = &w->sink.log;
     history_complete(log, 0, 0, step_position(&w->sink));
     struct history_options options = {.no_gaps = !w->gaps, .need_complete = true, .out = stderr};
     if (history_check(w->dir, &options, &report) != 0) {
         history_print(stderr, &report);
-        fail_msg("the history is wrong: %s", when);
+        fail_msg("%s: the history is wrong", step_when);
     }
     struct history_seen *last = (struct history_seen *)log->base + --log->count;
     memset(last, 0, sizeof(*last));
 }
 
-void step_check(struct step_world *w, const char *when) {
+void step_check(struct step_world *w) {
     step_read_all(w);
     step_look_again(&w->sink);
     look_at_watermarks(w);
-    check(w, when);
+    check(w);
     w->rounds++;
 }
 

@@ -26,6 +26,9 @@
 
 enum { STEP_PRODUCER = 1, STEP_VICTIM, STEP_CONSUMER, STEP_READER, STEP_HOLDER, STEP_HOLDER_2 };
 
+/* What is being done, for messages of failures. */
+extern char step_when[160];
+
 /* The status must be EAGRE_OK. */
 #define STEP_OK(call) step_ok((call), #call)
 void step_ok(int rc, const char *call);
@@ -91,7 +94,7 @@ void step_read_all(struct step_world *w);
 void step_laps(struct step_world *w, unsigned segments, bool reading);
 
 /* All is quiet: read to the end, check the history. */
-void step_check(struct step_world *w, const char *when);
+void step_check(struct step_world *w);
 /* Now and then, while nobody else has a log open: begin new ones. */
 void step_new_logs(struct step_world *w);
 

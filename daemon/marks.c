@@ -79,8 +79,8 @@ struct eg_chain eg_partition_chain(const struct eg_partition *p, uint32_t number
 }
 
 void eg_partition_walked(struct eg_partition *p, uint64_t seq, const struct eg_chain *c) {
-    if (c->claims == 0)
-        p->stable = (struct eg_place){seq, c->pos, c->index};
+    p->stable = c->open_pos == 0 ? (struct eg_place){seq, c->pos, c->index}
+                                 : (struct eg_place){seq, c->open_pos, c->open_index};
 }
 
 /* The chain from where the hint says. False: it says nonsense. */

@@ -146,7 +146,7 @@ bool eg_partition_seal(struct eg_daemon *d, struct eg_partition *p, struct eg_me
 int64_t eg_partition_end(struct eg_partition *p);
 /* The chain of segment seq in this buffer, from the first place that may be unpublished. */
 struct eg_chain eg_partition_chain(const struct eg_partition *p, uint32_t number, uint64_t seq);
-/* It was walked to where it is now: what lies before is published, unless the walk stepped over something. */
+/* It was walked so far: what lies before the first unpublished frame need not be looked at again. */
 void eg_partition_walked(struct eg_partition *p, uint64_t seq, const struct eg_chain *c);
 
 /* Most records that a segment can hold. */

@@ -12,10 +12,11 @@ struct eg_chain {
     uint64_t capacity;
     uint64_t allocated; /* bytes of it that may be touched */
     uint32_t align;
-    uint32_t claims;    /* unpublished frames that were stepped over */
     uint64_t pos;       /* a frame begins here, if all before was a chain */
     uint64_t index;     /* records before it */
     uint64_t word;      /* CLAIMED, BAD: what stands at pos */
+    uint64_t open_pos;  /* the first unpublished frame that was stepped over; 0: none was */
+    uint64_t open_index;
 };
 
 enum eg_chain_at {
@@ -30,7 +31,10 @@ enum eg_chain_at {
 enum eg_chain_at eg_chain_walk(struct eg_chain *c, uint32_t *steps);
 
 static inline void eg_chain_pass(struct eg_chain *c) {
-    c->claims++;
+    if (c->open_pos == 0) {
+        c->open_pos = c->pos;
+        c->open_index = c->index;
+    }
     c->pos += eg_word_length(c->word);
     c->index += eg_word_count(c->word);
 }

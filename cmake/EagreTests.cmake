@@ -6,7 +6,8 @@
 # tests/system/test_*.c          likewise, on the built programs
 # tests/fault/test_*.c           likewise, only where fault points are compiled in
 # Other .c files in these folders are helpers, linked to each test of the folder; fault takes system's.
-# ctest names: unit/log/writer, system/daemon, ...; ctest labels: unit, race, model, history, system, fault, soak, abi.
+# ctest names: unit/log/writer, system/daemon, ...; ctest labels: unit, race, model, history, system, fault, soak, step,
+# abi.
 set(EG_TEST_TIMEOUT 120)
 
 # Everything internal, users before used.
@@ -52,6 +53,9 @@ function(eg_test label folder)
     foreach(file IN LISTS files)
         cmake_path(GET file STEM stem)
         string(REGEX REPLACE "^test_" "" stem ${stem})
+        if(${folder}/${stem} IN_LIST EG_TESTS_LEFT_OUT)
+            continue()
+        endif()
         string(REPLACE "/" "_" target test_${folder}_${stem})
         add_executable(${target} ${file})
         set_target_properties(${target} PROPERTIES
@@ -134,6 +138,82 @@ if(soak AND TARGET eagred AND CMAKE_C_COMPILER_ID STREQUAL "GNU" AND NOT EAGRE_S
     add_dependencies(eg_soak eagred eagre_keeper)
     add_test(NAME soak/cycles COMMAND eg_soak --cycles 2000 --seed 1)
     set_tests_properties(soak/cycles PROPERTIES LABELS soak TIMEOUT ${EG_TEST_TIMEOUT})
+endif()
+
+# tests/fuzz/fuzz_TARGET.c: with libFuzzer (preset fuzz), or its corpus and mutations of it as a test. The
+# number is that of the mutations; a third of it with a sanitizer. Behind it: other sources, libraries.
+function(eg_fuzz name mutations)
+    set(target fuzz_${name})
+    set(sources ${ARGN})
+    list(FILTER sources INCLUDE REGEX "\\.c$")
+    list(TRANSFORM sources PREPEND ${CMAKE_SOURCE_DIR}/)
+    set(libraries ${ARGN})
+    list(FILTER libraries EXCLUDE REGEX "\\.c$")
+    eg_program(${target} ${target} ${CMAKE_SOURCE_DIR}/tests/fuzz/${target}.c ${sources})
+    set_target_properties(${target} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests/fuzz)
+    eg_test_settings(${target})
+    # Some targets are made of a program's source: "tools/cmd_produce.c".
+    target_include_directories(${target} PRIVATE ${CMAKE_SOURCE_DIR} ${CMAKE_SOURCE_DIR}/daemon)
+    target_link_libraries(${target} PRIVATE ${libraries})
+    if(EAGRE_SANITIZE MATCHES "fuzzer")
+        target_link_options(${target} PRIVATE -fsanitize=fuzzer)
+        return()
+    endif()
+    target_sources(${target} PRIVATE ${CMAKE_SOURCE_DIR}/tests/fuzz/replay.c)
+    if(EAGRE_SANITIZE)
+        math(EXPR mutations "${mutations} / 3")
+    endif()
+    add_test(NAME fuzz/${name}
+        COMMAND ${target} --mutations ${mutations} ${CMAKE_SOURCE_DIR}/tests/fuzz/corpus/${name})
+    set_tests_properties(fuzz/${name} PROPERTIES LABELS fuzz TIMEOUT ${EG_TEST_TIMEOUT} SKIP_RETURN_CODE 77)
+endfunction()
+
+if(TARGET eagred_core AND TARGET eagre_cli)
+    set(scene tests/fuzz/scene.c tests/fuzz/watch.c tests/fuzz/quiet.c eagred_core)
+    eg_fuzz(frames 8000)
+    eg_fuzz(ring 1000 ${scene})
+    if(NOT EAGRE_SANITIZE MATCHES "thread") # which cannot have memory taken away from it: fuzz/watch.h
+        eg_fuzz(moving 60 ${scene})
+    endif()
+    eg_fuzz(config 12000 tests/fuzz/quiet.c eagred_core)
+    eg_fuzz(keeper 6000)
+    eg_fuzz(format 6000 tests/fuzz/consume_options.c tools/format.c tools/input.c tools/output.c
+        tools/progress.c eagre_static)
+    eg_fuzz(messages 900 tests/fuzz/quiet.c eagred_core)
+    target_link_options(fuzz_messages PRIVATE -Wl,--wrap=epoll_wait)
+    eg_fuzz(replies 2000)
+    target_link_options(fuzz_replies PRIVATE
+        -Wl,--wrap=connect,--wrap=poll,--wrap=eg_sendmsg_fds,--wrap=eg_recvmsg_fds)
+endif()
+
+# Clients and the daemon, as users get them, killed and stopped at each instruction: eg-step.
+eg_sources(step tests/step)
+if(step AND TARGET eagred AND TARGET eagre_shared AND CMAKE_C_COMPILER_ID STREQUAL "GNU" AND
+   CMAKE_BUILD_TYPE STREQUAL "Release" AND NOT EAGRE_SANITIZE AND NOT EAGRE_FAULTPOINTS)
+    eg_sources(history tests/history)
+    list(FILTER history EXCLUDE REGEX "/test_[^/]*$")
+    eg_program(eg_step eg-step ${step} ${history} ${CMAKE_SOURCE_DIR}/tests/system/harness.c)
+    set_target_properties(eg_step PROPERTIES
+        RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests/step)
+    eg_includes(eg_step log layout sys)
+    target_include_directories(eg_step PRIVATE ${CMAKE_SOURCE_DIR}/tests ${CMAKE_SOURCE_DIR}/daemon)
+    target_compile_definitions(eg_step PRIVATE EG_TEST_BIN_DIR="${CMAKE_BINARY_DIR}/bin")
+    target_compile_options(eg_step PRIVATE -Wno-maybe-uninitialized -Wno-format-truncation)
+    target_link_libraries(eg_step PRIVATE eagre_shared eg_sys eagred_depends PkgConfig::CMOCKA)
+    add_dependencies(eg_step eagred eagre_keeper)
+    # name:scenarios:seconds for each of them in each mode
+    foreach(entry "produce:produce large wake single:0.6" "batch:batch rotate-batch:0.6"
+                  "commit:commit abort:0.6" "rotate:rotate rotate-full rotate-new:0.6"
+                  "read:read read-next read-first sleep:0.6" "retire:retire:1.5" "swap:swap swap-new:0.8"
+                  "repair:repair:1.5")
+        string(REGEX MATCH "(.*):(.*):(.*)" entry "${entry}")
+        set(name step/${CMAKE_MATCH_1})
+        set(seconds ${CMAKE_MATCH_3})
+        string(REPLACE " " ";" scenarios "${CMAKE_MATCH_2}")
+        add_test(NAME ${name} COMMAND eg_step --seconds ${seconds} ${scenarios})
+        set_tests_properties(${name} PROPERTIES
+            LABELS step TIMEOUT ${EG_TEST_TIMEOUT} SKIP_RETURN_CODE 77)
+    endforeach()
 endif()
 
 # What libeagre shows to the world. A sanitized library has other needs, so it is left out there.

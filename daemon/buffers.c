@@ -149,26 +149,33 @@ int eg_buffer_allocate(struct eg_daemon *d, struct eg_partition *p, uint32_t num
     return from + n < end ? EG_AGAIN : EAGRE_OK;
 }
 
-bool eg_buffer_sync(struct eg_daemon *d, struct eg_partition *p, uint32_t number) {
+int eg_buffer_sync_slice(struct eg_daemon *d, struct eg_partition *p, uint32_t number) {
     enum { PAGES = 512 };
     unsigned char present[PAGES];
     /* Producers', so it may say anything. Acquire: they allocated before they raised it. */
     uint64_t said = eg_load_acquire(&eg_buffer_header(p, number)->allocated);
-    uint64_t capacity = eg_partition_capacity(p);
+    uint64_t capacity = eg_partition_capacity(p), at = eg_buffer_allocated(p, number);
     if (said > capacity)
         said = capacity;
     said &= ~(uint64_t)(EG_PAGE - 1);
-    for (uint64_t at = eg_buffer_allocated(p, number); at < said;) {
-        uint64_t n = said - at < PAGES * EG_PAGE ? said - at : PAGES * EG_PAGE;
-        uint8_t *addr = p->buffers[number].base + at;
-        bool all = mincore(addr, n, present) == 0;
-        for (uint64_t i = 0; all && i < n / EG_PAGE; i++)
-            all = present[i] & 1;
-        /* Allocated, but not touched yet (or swapped out, or a lie): the kernel is to confirm it. */
-        if (!all && eg_shm_allocate(p->buffers[number].fd, at, n) != EAGRE_OK)
-            return false;
-        at += n;
-        set_allocated(d, p, number, at);
-    }
-    return true;
+    if (at >= said)
+        return EAGRE_OK;
+    uint64_t n = said - at < PAGES * EG_PAGE ? said - at : PAGES * EG_PAGE;
+    bool all = mincore(p->buffers[number].base + at, n, present) == 0;
+    for (uint64_t i = 0; all && i < n / EG_PAGE; i++)
+        all = present[i] & 1;
+    /* Allocated, but not touched yet (or swapped out, or a lie): the kernel is to confirm it. */
+    int rc = all ? EAGRE_OK : eg_shm_allocate(p->buffers[number].fd, at, n);
+    if (rc != EAGRE_OK)
+        return rc;
+    set_allocated(d, p, number, at + n);
+    return at + n < said ? EG_AGAIN : EAGRE_OK;
+}
+
+bool eg_buffer_sync(struct eg_daemon *d, struct eg_partition *p, uint32_t number) {
+    int rc;
+    do
+        rc = eg_buffer_sync_slice(d, p, number);
+    while (rc == EG_AGAIN);
+    return rc == EAGRE_OK;
 }

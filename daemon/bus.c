@@ -169,6 +169,14 @@ static int bus_start(struct eg_daemon *d) {
     }
     eg_membarrier_register(); /* as a producer of pads; where that fails, so does what follows */
     d->membarrier = eg_membarrier_available();
+    /* Clients that are attached rely on it, and nothing that we could store would reach them in time. */
+    if (!d->membarrier && !d->fresh && (eg_load_relaxed(&d->bus->flags) & EG_BUS_NO_MEMBARRIER) == 0) {
+        close_all(d);
+        return eg_error_set(EAGRE_E_UNSUPPORTED,
+                            "membarrier(2) is not available (a seccomp filter?), but clients of the last daemon rely "
+                            "on it: allow it, or end the keeper (its pid is in keeper.pid beside the socket) to start "
+                            "empty");
+    }
     if (!d->membarrier)
         eg_log_warning("membarrier is not available here: clients use full fences, which costs "
                        "producers some nanoseconds a record");

@@ -9,7 +9,6 @@
 #include <unistd.h>
 
 #include "handlers.h"
-#include "sessions.h"
 #include "sys/clock.h"
 #include "sys/errbuf.h"
 #include "sys/faultpoint.h"
@@ -182,6 +181,8 @@ static void client_close(struct eg_daemon *d, struct eg_client *c) {
     c->account->used[EG_QUOTA_CLIENTS]--;
     c->account->used[EG_QUOTA_BELLS] -= c->bells;
     eg_account_put(d, c->account);
+    free(c->wait);
+    free(c->looks);
     free(c);
 }
 
@@ -190,6 +191,11 @@ struct eg_grant *eg_client_grant(const struct eg_client *c, uint32_t topic_uid) 
         if (c->entry->grants[g].topic_uid == topic_uid)
             return &c->entry->grants[g];
     return NULL;
+}
+
+bool eg_client_may_produce(const struct eg_client *c, const struct eg_topic *t) {
+    const struct eg_grant *g = eg_client_grant(c, t->meta.uid);
+    return g != NULL && g->producers > 0;
 }
 
 /* t->clients is the other direction of the grants. */
@@ -219,9 +225,6 @@ static void topic_remove_client(struct eg_topic *t, const struct eg_client *c) {
 void eg_client_free(struct eg_daemon *d, struct eg_client *c) {
     char name[EG_KEEP_NAME_MAX + 1];
     uint32_t owner = c->entry->owner;
-    /* A fork child that lives on has a copy of the dead one's connection, with which it can do nothing. */
-    if (c->session != NULL)
-        eg_session_close(d, c->session);
     for (uint32_t g = 0; g < EG_CLIENT_GRANTS; g++) {
         struct eg_grant *grant = &c->entry->grants[g];
         struct eg_topic *t = grant->topic_uid != 0 ? eg_topic_by_uid(d, grant->topic_uid) : NULL;

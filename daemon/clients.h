@@ -60,6 +60,17 @@ struct eg_client {
     int64_t look_ns;            /* janitor: look whether it lives; INT64_MAX: no reason to */
     int64_t look_wait_ns;
     bool reported; /* that one witness alone says it is dead */
+
+    /* burial.c */
+    bool burying;
+    bool produced;   /* was granted to */
+    bool incomplete; /* begin again */
+    uint32_t waits;  /* repairs that it waits for */
+    struct eg_burial_wait *wait;
+    struct eg_client *next_dying;
+    uint64_t pads;   /* claims of it that were padded */
+
+    struct eg_pin_looks *looks; /* stalls.c */
 };
 
 struct eg_clients {
@@ -69,6 +80,13 @@ struct eg_clients {
     uint32_t count;
     uint32_t top;    /* highest owner number in use, or above */
     int64_t look_ns; /* earliest look_ns of all */
+
+    /* burial.c */
+    struct eg_repair *repairs;
+    struct eg_client *dying;
+    uint64_t repair_round;
+    bool ring; /* somebody may sleep who should look */
+    int64_t ring_ns;
 };
 
 /* Called by topics.c before topics are recovered: take the table from the keeper, or make a new one. *lost:
@@ -81,6 +99,7 @@ bool eg_clients_pinned(const struct eg_topic *t, uint32_t partition_index, uint6
                        uint32_t *pids, size_t cap, size_t *count);
 
 struct eg_grant *eg_client_grant(const struct eg_client *c, uint32_t topic_uid); /* NULL: none */
+bool eg_client_may_produce(const struct eg_client *c, const struct eg_topic *t);
 /* One open handle more. Noted before anybody is told. EAGRE_E_LIMIT. */
 int eg_client_grant_add(struct eg_topic *t, struct eg_client *c, bool producer);
 /* One open handle fewer; without any it has nothing to do with the topic. */

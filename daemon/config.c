@@ -81,6 +81,11 @@ static const struct entry entries[] = {
     {"keeper", CHOICE, AT(keeper), 0, 0, "auto", {"auto", "process", "systemd", "none"}, NULL,
      "Who holds the memory while no daemon runs: a small process of its own, systemd's descriptor "
      "store, or nobody. auto: systemd where it started the daemon, else the process."},
+    {"stall.warn.ms", MILLISECONDS, AT(stall_warn_ms), -1, INT64_MAX / 1000000, "10000", {0}, NULL,
+     "When readers wait so long at a record that a living producer has begun and not published, this is told in "
+     "the log, in eagre status and in eagre topic describe. 0 or -1: never."},
+    {"stall.kill", CHOICE, AT(stall_kill), 0, 0, "false", {"false", "true"}, NULL,
+     "true: then such a producer's process is killed, and readers go on. Never with writers=single."},
     {"keeper.linger.ms", MILLISECONDS, AT(keeper_linger_ms), -1, INT64_MAX / 1000000, "-1", {0},
      NULL, "The keeper process ends when no daemon was there for so long. -1: never."},
 };

@@ -23,6 +23,7 @@
 
 struct eg_topics;   /* topics.h */
 struct eg_clients;  /* clients.h */
+struct eg_stalls;   /* stalls.c */
 struct eg_sessions; /* sessions.c */
 struct eg_disk_io;  /* disk_io.h */
 struct eg_recovery; /* recover.c */
@@ -66,6 +67,7 @@ struct eg_daemon {
 
     struct eg_topics *topics;
     struct eg_clients *clients;
+    struct eg_stalls *stalls;
     struct eg_sessions *sessions;
 
     struct eg_account *accounts; /* quota.c */
@@ -90,6 +92,7 @@ extern const struct eg_service eg_clients_service; /* clients.c: recovery of the
 extern const struct eg_service eg_slots_service;   /* slots.c */
 extern const struct eg_service eg_retention_service; /* retention.c */
 extern const struct eg_service eg_janitor_service; /* janitor.c */
+extern const struct eg_service eg_stalls_service;  /* stalls.c */
 extern const struct eg_service eg_sessions_service; /* sessions.c: listens last */
 
 /* services.c. Start: in order; a failure stops those that were started and is returned. */

@@ -232,8 +232,12 @@ static int tell(struct eg_keep *k, enum eg_keeper_op op, const char *name, int f
     int rc = eg_keeper_ask(&k->link, &m, &fd, op == EG_KEEPER_PUT, NULL, NULL);
     if (rc != EAGRE_E_CLOSED)
         return rc;
-    if (k->watch.fd == before)
-        k->watch.fd = -1; /* closed: epoll has forgotten it */
+    if (k->watch.fd == before) {
+        /* Closed, so epoll has forgotten it. But its end may be among the events of this round, too, and would
+         * then be taken for that of the new keeper. */
+        eg_loop_remove(k->loop, &k->watch);
+        k->watch.fd = -1;
+    }
     lost(k);              /* gives the new one what the table says, this change included */
     return EAGRE_OK;
 }

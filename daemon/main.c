@@ -117,6 +117,7 @@ static int watch_signals(struct eg_daemon *d, struct eg_watch *w) {
     sigaddset(&set, SIGHUP); /* nothing to reload; a terminal that closes is no reason to end */
     sigprocmask(SIG_BLOCK, &set, NULL);
     signal(SIGPIPE, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN); /* over RLIMIT_FSIZE: an error of the call is enough */
     w->ready = signal_ready;
     w->fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
     if (w->fd < 0)

@@ -1,6 +1,7 @@
 /* marks.c - where a partition's log ends, and the mark in the store that lies behind it. */
 #include <stdlib.h>
 
+#include "log/chain.h"
 #include "partition.h"
 #include "sys/atomic.h"
 #include "sys/errbuf.h"
@@ -8,7 +9,7 @@
 #define STRIDE_OFFSETS                                                                             \
     (INT64_C(1) << 32) /* how far ahead a mark is put: one transaction for so many records */
 #define STRIDE_SEQS (UINT64_C(1) << 20)
-#define WALK_MAX 65536u /* frames behind the hint, when only looking */
+#define WALK_STEPS 4096u /* frames, when only looking */
 
 int64_t eg_partition_records_max(const struct eg_partition *p) {
     uint64_t align = (uint64_t)p->topic->settings.v[EG_SET_RECORD_ALIGNMENT];
@@ -61,52 +62,65 @@ int eg_partition_mark_ahead(struct eg_daemon *d, struct eg_partition *p, uint64_
     return EAGRE_OK;
 }
 
-/* Walk the chain of the active segment from its hint to the first free word, at most `steps` frames. False: what
- * is there is no chain. *pos, *index: where it ended; at a free word, at the end of what has memory, or (*sealed)
- * behind the end of the segment. */
-static bool walk(const struct eg_partition *p, uint32_t number, uint32_t steps, uint64_t *pos_out,
-                 uint64_t *index_out, bool *sealed) {
-    const struct eg_segment_header *h = eg_buffer_header(p, number);
-    uint64_t capacity = eg_partition_capacity(p), allocated = eg_buffer_allocated(p, number);
-    uint64_t hint = eg_load_relaxed(&h->hint);
-    uint64_t pos = eg_hint_pos(hint), index = eg_hint_index(hint);
-    uint32_t align = p->topic->status->align;
-    if (pos < EG_SEGMENT_DATA || pos > capacity || pos % align != 0 ||
-        index > (uint64_t)eg_partition_records_max(p))
-        return false;
-    *sealed = false;
-    for (; pos < capacity && pos + sizeof(uint64_t) <= allocated && steps > 0; steps--) {
-        /* Acquire: as any reader of the chain. */
-        const struct eg_frame *f =
-            (const struct eg_frame *)(const void *)(p->buffers[number].base + pos);
-        uint64_t word = eg_load_acquire(&f->word);
-        if (word == 0)
-            break;
-        if (!eg_word_is_sane(word, pos, capacity, align))
-            return false;
-        if (eg_word_kind(word) == EG_KIND_EOS) {
-            *sealed = true;
-            break;
-        }
-        pos += eg_word_length(word);
-        index += eg_word_count(word);
-    }
-    *sealed |= pos >= capacity;
-    *pos_out = pos;
-    *index_out = index;
-    return index <= (uint64_t)eg_partition_records_max(p);
+static struct eg_chain chain_at(const struct eg_partition *p, uint32_t number, uint64_t pos,
+                                uint64_t index) {
+    return (struct eg_chain){.base = p->buffers[number].base,
+                             .capacity = eg_partition_capacity(p),
+                             .allocated = eg_buffer_allocated(p, number),
+                             .align = p->topic->status->align,
+                             .pos = pos,
+                             .index = index};
 }
 
-int64_t eg_partition_end(const struct eg_partition *p) {
-    uint64_t pos, index;
-    bool sealed;
+struct eg_chain eg_partition_chain(const struct eg_partition *p, uint32_t number, uint64_t seq) {
+    if (p->stable.pos != 0 && p->stable.seq == seq)
+        return chain_at(p, number, p->stable.pos, p->stable.index);
+    return chain_at(p, number, EG_SEGMENT_DATA, 0);
+}
+
+void eg_partition_walked(struct eg_partition *p, uint64_t seq, const struct eg_chain *c) {
+    p->stable = c->open_pos == 0 ? (struct eg_place){seq, c->pos, c->index}
+                                 : (struct eg_place){seq, c->open_pos, c->open_index};
+}
+
+/* The chain from where the hint says. False: it says nonsense. */
+static bool chain_at_hint(const struct eg_partition *p, uint32_t number, struct eg_chain *c) {
+    uint64_t hint = eg_load_relaxed(&eg_buffer_header(p, number)->hint);
+    *c = chain_at(p, number, eg_hint_pos(hint), eg_hint_index(hint));
+    return c->pos >= EG_SEGMENT_DATA && c->pos <= c->capacity && c->pos % c->align == 0 &&
+           c->index <= (uint64_t)eg_partition_records_max(p);
+}
+
+/* On to the first free word, at most `steps` frames. False: what is there is no chain. *sealed: it ends at the
+ * segment's end; *more: no steps left. */
+static bool walk(const struct eg_partition *p, struct eg_chain *c, uint32_t steps, bool *sealed, bool *more) {
+    enum eg_chain_at at;
+    while ((at = eg_chain_walk(c, &steps)) == EG_CHAIN_CLAIMED)
+        eg_chain_pass(c);
+    *sealed = at == EG_CHAIN_SEALED;
+    *more = at == EG_CHAIN_MORE;
+    return at != EG_CHAIN_BAD && c->index <= (uint64_t)eg_partition_records_max(p);
+}
+
+int64_t eg_partition_end(struct eg_partition *p) {
+    struct eg_chain c;
+    bool sealed, more;
+    p->end_found = true;
     if (p->buffers == NULL || eg_partition_failed(p))
         return eg_load_relaxed(&p->status->start_offset);
     uint32_t slot = (uint32_t)(p->active % eg_partition_slots(p));
     uint32_t number = eg_slot_buffer(eg_load_relaxed(&p->status->slot[slot]));
-    if (!walk(p, number, WALK_MAX, &pos, &index, &sealed))
-        index = 0;
-    return p->base[slot] + (int64_t)index;
+    bool known = p->end.pos != 0 && p->end.seq == p->active;
+    /* The hint may lie far behind, where a producer stored it that had been stopped for long. */
+    if (!chain_at_hint(p, number, &c) || (known && c.pos < p->end.pos))
+        c = known ? chain_at(p, number, p->end.pos, p->end.index) : chain_at(p, number, EG_SEGMENT_DATA, 0);
+    if (walk(p, &c, WALK_STEPS, &sealed, &more)) {
+        p->end = (struct eg_place){p->active, c.pos, c.index};
+        p->end_found = !more;
+    } else {
+        p->end = (struct eg_place){p->active, EG_SEGMENT_DATA, 0};
+    }
+    return p->base[slot] + (int64_t)p->end.index;
 }
 
 /* Close every slot but the active one's. Producers then find no next slot. */
@@ -147,28 +161,27 @@ bool eg_partition_seal(struct eg_daemon *d, struct eg_partition *p, struct eg_me
         base - before > (int64_t)(active - p->active) * eg_partition_records_max(p))
         return false;
     /* Then take the end of the chain ourselves: whoever checked its slot before we closed it finds no place. */
-    uint64_t pos, index;
-    bool sealed = false;
-    uint64_t capacity = eg_partition_capacity(p);
+    struct eg_chain c;
+    bool sealed = false, more;
     for (int tries = 0; tries < 1000 && !sealed; tries++) {
         (void)eg_buffer_sync(d, p, number); /* what it cannot confirm is allocated here */
-        if (!walk(p, number, UINT32_MAX, &pos, &index, &sealed))
+        if (!chain_at_hint(p, number, &c) || !walk(p, &c, UINT32_MAX, &sealed, &more))
             return false;
         if (sealed)
             break;
-        if (pos + sizeof(uint64_t) > eg_buffer_allocated(p, number) &&
-            eg_buffer_allocate(d, p, number, pos + sizeof(uint64_t)) != EAGRE_OK)
+        if (c.pos + sizeof(uint64_t) > eg_buffer_allocated(p, number) &&
+            eg_buffer_allocate(d, p, number, c.pos + sizeof(uint64_t)) != EAGRE_OK)
             return false; /* the next place has no memory, and could still be taken behind our back */
-        struct eg_frame *f = (struct eg_frame *)(void *)(p->buffers[number].base + pos);
+        struct eg_frame *f = (struct eg_frame *)(void *)(c.base + c.pos);
         uint64_t word = 0;
         sealed = eg_cas_acq_rel(
-            &f->word, &word, eg_word_make(EG_PUBLISHED, EG_KIND_EOS, false, capacity - pos, 0, 0));
+            &f->word, &word, eg_word_make(EG_PUBLISHED, EG_KIND_EOS, false, c.capacity - c.pos, 0, 0));
     }
     uint64_t word = eg_load_relaxed(&p->ring->slot[slot].word);
     eg_store_release(&p->ring->slot[slot].word, (word & ~UINT64_C(0xff)) | EG_SLOT_RETIRING);
     if (!sealed)
         return false;
-    int64_t end = base + (int64_t)index;
+    int64_t end = base + (int64_t)c.index;
     /* A single writer takes places by plain stores: one claim of it may just have gone over our end. */
     if (p->topic->settings.v[EG_SET_WRITERS] == EG_WRITERS_SINGLE && p->topic->client_count > 0)
         end += UINT16_MAX + 1;

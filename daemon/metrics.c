@@ -13,10 +13,11 @@
 
 #include "daemon.h"
 #include "handlers.h"
+#include "stalls.h"
 #include "sys/clock.h"
 #include "sys/errbuf.h"
 
-#define METRICS_MAX 40
+#define METRICS_MAX 64
 #define USERS_MAX 8 /* whose quotas are nearly used up: so many are told */
 
 struct metrics {
@@ -86,6 +87,8 @@ static void collect(const struct eg_daemon *d, struct metrics *m) {
     const struct eg_figures *f = &d->figures;
     char id[20];
     struct rusage use;
+    struct eg_stall_info stall;
+    uint64_t stalls, kills;
     snprintf(id, sizeof(id), "%016" PRIx64, d->instance_id);
     getrusage(RUSAGE_SELF, &use);
 
@@ -106,6 +109,15 @@ static void collect(const struct eg_daemon *d, struct metrics *m) {
     number(m, "partitions", f->partitions);
     number(m, "clients", f->clients);
     number(m, "sessions", f->sessions);
+    number(m, "stalls", eg_stalls_now(d, &stall));
+    number(m, "stalls.oldest.ms", (uint64_t)stall.ms);
+    text(m, "stalls.oldest.topic", stall.topic);
+    number(m, "stalls.oldest.partition", stall.partition);
+    number(m, "stalls.oldest.offset", (uint64_t)stall.offset);
+    number(m, "stalls.oldest.pid", (uint64_t)stall.pid);
+    eg_stalls_so_far(d, &stalls, &kills);
+    number(m, "stalls.total", stalls);
+    number(m, "stalls.killed", kills);
     number(m, "numa.nodes", numa_nodes());
     text(m, "membarrier", d->membarrier ? "yes" : "no");
     number(m, "cpu.ms", milliseconds(use.ru_utime) + milliseconds(use.ru_stime));

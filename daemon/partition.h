@@ -68,9 +68,18 @@ struct eg_partition {
     int64_t memory_retry; /* no allocation ahead before that */
     bool is_awake;
     struct eg_partition *next_awake, *previous_awake;
+
+    struct eg_place stable;   /* all of its segment before it was seen to be published: walks begin here */
+    struct eg_place end;      /* marks.c: where the chain ended when it was last walked */
+    bool end_found;           /* that was its end, and not that of our time */
+    struct eg_repair *repair; /* burial.c: claims of the dead are looked for; NULL: no */
+    struct eg_stall *stall;   /* stalls.c: is watched; NULL: no */
+    uint64_t single_hint;     /* stalls.c, writers=single: the tail hint as last seen */
 };
 
 #define EG_NO_BUFFER EG_BUFFERS_MAX
+
+struct eg_chain; /* log/chain.h */
 
 static inline uint32_t eg_partition_slots(const struct eg_partition *p) {
     return (uint32_t)p->topic->settings.v[EG_SET_RING_SEGMENTS];
@@ -89,6 +98,11 @@ static inline uint64_t eg_buffer_allocated(const struct eg_partition *p, uint32_
            EG_PAGE;
 }
 bool eg_partition_failed(const struct eg_partition *p);
+/* The buffer of segment seq as long as it has a slot; EG_NO_BUFFER: it has none (any more). */
+static inline uint32_t eg_partition_buffer_of(const struct eg_partition *p, uint64_t seq) {
+    uint64_t noted = atomic_load_explicit(&p->status->slot[seq % eg_partition_slots(p)], memory_order_relaxed);
+    return eg_slot_seq(noted) == seq && eg_slot_state(noted) != EG_SLOT_EMPTY ? eg_slot_buffer(noted) : EG_NO_BUFFER;
+}
 
 /* A new entry in the topic's objects, which are all zeros there. */
 int eg_partition_make(struct eg_daemon *d, struct eg_topic *t, uint32_t number, uint32_t uid,
@@ -124,6 +138,8 @@ int eg_buffer_allocate(struct eg_daemon *d, struct eg_partition *p, uint32_t num
  * kernel does not confirm all of it now (memory is short). What lies beyond may hold frames, so then neither
  * "it is zero" nor "it is repaired" can be said of the buffer: try again later. */
 bool eg_buffer_sync(struct eg_daemon *d, struct eg_partition *p, uint32_t number);
+/* The same, a slice of it. EAGRE_OK: all is done; EG_AGAIN: there is more to do; else the kernel does not confirm it. */
+int eg_buffer_sync_slice(struct eg_daemon *d, struct eg_partition *p, uint32_t number);
 void eg_buffer_use(struct eg_partition *p, uint32_t number, enum eg_buffer_use use, uint64_t seq);
 
 /* Before segment seq can be written: the mark in the store lies behind every offset it could give. */
@@ -132,8 +148,13 @@ int eg_partition_mark_ahead(struct eg_daemon *d, struct eg_partition *p, uint64_
 bool eg_partition_seal(struct eg_daemon *d, struct eg_partition *p, struct eg_meta_mark *mark);
 /* End the active segment and open the next one, as a producer that finds no room would; if the next slot is READY. */
 void eg_partition_roll(struct eg_daemon *d, struct eg_partition *p);
-/* One behind the last offset that is taken. */
-int64_t eg_partition_end(const struct eg_partition *p);
+/* One behind the last offset that is taken, as far as some thousand frames tell; p->end_found: it is that. If not,
+ * call it again: it goes on from there. */
+int64_t eg_partition_end(struct eg_partition *p);
+/* The chain of segment seq in this buffer, from the first place that may be unpublished. */
+struct eg_chain eg_partition_chain(const struct eg_partition *p, uint32_t number, uint64_t seq);
+/* It was walked so far: what lies before the first unpublished frame need not be looked at again. */
+void eg_partition_walked(struct eg_partition *p, uint64_t seq, const struct eg_chain *c);
 
 /* Most records that a segment can hold. */
 int64_t eg_partition_records_max(const struct eg_partition *p);

@@ -8,6 +8,7 @@
 #include "handlers.h"
 #include "partition.h"
 #include "slots.h"
+#include "stalls.h"
 #include "sys/atomic.h"
 #include "sys/clock.h"
 #include "sys/errbuf.h"
@@ -138,7 +139,7 @@ int eg_handle_TOPIC_DESCRIBE(struct eg_daemon *d, struct eg_session *s, struct e
     return EAGRE_OK;
 }
 
-static void encode_partition(struct eg_enc *out, const struct eg_partition *p) {
+static void encode_partition(struct eg_enc *out, const struct eg_partition *p, int64_t end) {
     uint64_t allocated = 0;
     for (uint32_t n = 0; p->buffers != NULL && n < EG_BUFFERS_MAX; n++)
         if (p->buffers[n].fd >= 0)
@@ -146,17 +147,22 @@ static void encode_partition(struct eg_enc *out, const struct eg_partition *p) {
     eg_enc_u32(out, p->number);
     eg_enc_u32(out, eg_load_relaxed(&p->status->state));
     eg_enc_i64(out, (int64_t)eg_load_relaxed(&p->status->log_start));
-    eg_enc_i64(out, eg_partition_end(p));
+    eg_enc_i64(out, end);
     eg_enc_u64(out, p->active);
     eg_enc_u64(out,
                p->buffers == NULL ? 0 : p->active - p->first + 1 - (p->retire != EG_RETIRE_NOT));
     eg_enc_u64(out, allocated);
     eg_enc_u64(out, p->detached * eg_partition_capacity(p));
+    struct eg_stall_info stall = {.offset = -1};
+    (void)eg_stall_of(p, &stall);
+    eg_enc_i64(out, stall.offset);
+    eg_enc_u32(out, (uint32_t)stall.pid);
+    eg_enc_u64(out, (uint64_t)stall.ms);
 }
 
 int eg_handle_PARTITIONS(struct eg_daemon *d, struct eg_session *s, struct eg_dec *in,
                          struct eg_reply *r) {
-    enum { ENTRY = 4 + 4 + 8 * 6 };
+    enum { ENTRY = 4 * 3 + 8 * 8, SLICE_NS = 200 * EG_NS_PER_US };
     char name[NAME_CAP];
     struct eg_topic *t = NULL;
     (void)s;
@@ -172,11 +178,18 @@ int eg_handle_PARTITIONS(struct eg_daemon *d, struct eg_session *s, struct eg_de
     eg_enc_u8(r->out, 0);
     size_t count_at = r->out->used;
     eg_enc_u16(r->out, 0);
-    for (; k < t->partitions && room(r) >= ENTRY; k++, count++) {
+    /* A chain may be long, and there may be many: what does not fit this slice is asked for again. */
+    int64_t stop = eg_mono_ns() + SLICE_NS;
+    for (bool late = false; k < t->partitions && room(r) >= ENTRY && !late; late = eg_mono_ns() >= stop) {
         struct eg_partition *p = t->part[k];
         if (p->buffers != NULL && !eg_partition_failed(p))
             (void)eg_slots_follow(p, eg_mono_ns());
-        encode_partition(r->out, p);
+        int64_t end = eg_partition_end(p);
+        if (!p->end_found)
+            continue; /* it goes on from there */
+        encode_partition(r->out, p, end);
+        k++;
+        count++;
     }
     eg_enc_patch_u8(r->out, more_at, k < t->partitions);
     eg_enc_patch_u16(r->out, count_at, count);

@@ -35,6 +35,8 @@ struct eg_topic {
     uint64_t buffers;           /* of its rings, whether opened or not */
     uint64_t pinned_bytes; /* of detached buffers: what pinned.bytes.max is about */
 
+    uint64_t repair_round; /* burial.c: when it had its turn */
+
     struct eg_client **clients; /* those with a grant on it: whose pins count */
     size_t client_count, client_cap;
 };

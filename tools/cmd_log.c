@@ -248,25 +248,44 @@ static void say(struct log_look *k, enum log_state state, const char *format, ..
 }
 
 /* A file that has its name but not its header yet: fallocate's zeros, or an expired file of the partition. */
-static bool is_blank(const struct log_look *k, const struct eg_logfile_id *expected, enum eg_logfile_header_fault fault) {
+static bool is_blank(const void *page, uint64_t bytes, uint64_t seq, const struct eg_logfile_id *ids) {
+    enum eg_logfile_header_fault fault;
+    struct eg_logfile_id id;
     uint64_t magic;
-    if (k->bytes < EG_PAGE)
+    if (bytes < EG_PAGE)
         return true;
-    memcpy(&magic, k->data, sizeof(magic));
-    return fault == EG_HEADER_MAGIC ? magic == 0 : fault == EG_HEADER_SEQ && k->id.seq < expected->seq;
+    memcpy(&magic, page, sizeof(magic));
+    return eg_logfile_header_check(page, bytes, NULL, &id, &fault) == EAGRE_OK
+               ? id.seq < seq && (ids->capacity == 0 || id.partition_uid == ids->partition_uid)
+               : fault == EG_HEADER_MAGIC && magic == 0;
+}
+
+/* No file behind it has begun. (What a repair put aside had.) */
+static bool is_last(const struct log_partition *p, size_t i, const struct eg_logfile_id *ids) {
+    for (size_t n = i + 1; n < p->count; n++) {
+        _Alignas(8) uint8_t page[EG_PAGE];
+        if (p->files[n].seq == p->files[i].seq)
+            continue;
+        int fd = p->files[n].aside ? -1 : open(p->files[n].path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+        ssize_t got = fd >= 0 ? pread(fd, page, sizeof(page), 0) : -1;
+        if (fd >= 0)
+            close(fd);
+        if (got < 0 || !is_blank(page, (uint64_t)got, p->files[n].seq, ids))
+            return false;
+    }
+    return true;
 }
 
 static bool look_at_header(const struct log_partition *p, struct eg_logfile_id *ids, bool last, struct log_look *k) {
     enum eg_logfile_header_fault fault;
     int rc = eg_logfile_header_check(k->data, k->bytes, NULL, &k->id, &fault);
-    struct eg_logfile_id expected = ids->capacity != 0 ? *ids : k->id;
     if (rc == EAGRE_OK) {
+        struct eg_logfile_id expected = ids->capacity != 0 ? *ids : k->id, out;
         expected.seq = k->file->seq;
         expected.capacity = k->id.capacity;
         expected.align = k->id.align;
         expected.topic_uid = p->topic_uid >= 0 ? (uint32_t)p->topic_uid : expected.topic_uid;
         expected.partition = p->number >= 0 ? (uint32_t)p->number : expected.partition;
-        struct eg_logfile_id out;
         rc = eg_logfile_header_check(k->data, k->bytes, &expected, &out, &fault);
     }
     if (rc == EAGRE_OK) {
@@ -274,26 +293,23 @@ static bool look_at_header(const struct log_partition *p, struct eg_logfile_id *
         *ids = ids->capacity != 0 ? *ids : k->id;
         return true;
     }
-    if (last && is_blank(k, &expected, fault))
+    say(k, fault == EG_HEADER_VERSION ? LOG_UNREADABLE : LOG_NO_HEADER, "%s", eg_error_text());
+    if (last && is_blank(k->data, k->bytes, k->file->seq, ids)) {
         k->state = LOG_EMPTY;
-    else
-        say(k, fault == EG_HEADER_VERSION ? LOG_UNREADABLE : LOG_NO_HEADER, "%s", eg_error_text());
+        k->problem[0] = '\0';
+    }
     return false;
 }
 
-void log_look(const struct log_partition *p, size_t i, struct eg_logfile_id *ids, struct log_look *k) {
-    bool last = !p->is_part;
+static void look(const struct log_partition *p, size_t i, struct eg_logfile_id *ids, struct log_look *k) {
     uint64_t bad_end = 0;
-    memset(k, 0, sizeof(*k));
-    k->file = &p->files[i];
-    for (size_t n = i + 1; n < p->count; n++)
-        last &= p->files[n].seq == k->file->seq;
     int error = read_all(k->file->path, &k->data, &k->bytes, &bad_end);
     if (error != 0) {
         say(k, LOG_UNREADABLE, "cannot read it: %s", strerror(error));
         return;
     }
-    if (!look_at_header(p, ids, last || p->is_part, k))
+    bool last = p->is_part || is_last(p, i, ids); /* who names files need not name all of them */
+    if (!look_at_header(p, ids, last, k))
         return;
     eg_logfile_init(&k->l, &k->id, k->data, k->bytes);
     eg_logfile_scan(&k->l, EG_SEGMENT_DATA, 0, 0, bad_end, &k->scan);
@@ -304,7 +320,7 @@ void log_look(const struct log_partition *p, size_t i, struct eg_logfile_id *ids
             s->good_pos, offset, s->reason, bad_end > s->good_pos ? "it cannot be read" : s->proof, s->behind_records);
     else if (s->sealed)
         k->state = LOG_WHOLE;
-    else if (!last && !p->is_part)
+    else if (!last)
         say(k, LOG_INCOMPLETE, "ends at position %" PRIu64 " (offset %" PRId64 ") without an end: %s; behind it: %" PRIu64
             " good records", s->good_pos, offset, s->reason, s->behind_records);
     else if (s->verdict == EG_FILE_TORN)
@@ -312,6 +328,12 @@ void log_look(const struct log_partition *p, size_t i, struct eg_logfile_id *ids
             s->good_pos, offset, s->reason, s->behind_records);
     else
         k->state = LOG_OPEN;
+}
+
+void log_look(const struct log_partition *p, size_t i, struct eg_logfile_id *ids, struct log_look *k) {
+    memset(k, 0, sizeof(*k));
+    k->file = &p->files[i];
+    look(p, i, ids, k);
     if (k->file->aside)
         k->state = LOG_ASIDE;
 }

@@ -88,9 +88,11 @@ static void describe_json(struct out *o, const eagre_topic_info_t *t) {
             "%s\n     {\"partition\": %" PRId32
             ", \"state\": \"%s\", \"log_start_offset\": %" PRId64 ", \"end_offset\": %" PRId64
             ", \"active_segment\": %" PRIu64 ", \"hot_segments\": %" PRIu64
-            ", \"memory_bytes\": %" PRIu64 ", \"pinned_bytes\": %" PRIu64 "}",
+            ", \"memory_bytes\": %" PRIu64 ", \"pinned_bytes\": %" PRIu64 ", \"stalled_offset\": %" PRId64
+            ", \"stalled_pid\": %" PRId32 ", \"stalled_ms\": %" PRId64 "}",
             i == 0 ? "" : ",", p->partition, state_name(p->state), p->log_start_offset,
-            p->end_offset, p->active_segment, p->hot_segments, p->memory_bytes, p->pinned_bytes);
+            p->end_offset, p->active_segment, p->hot_segments, p->memory_bytes, p->pinned_bytes,
+            p->stalled_offset, p->stalled_pid, p->stalled_ms);
     }
     out_text(o, "]}");
 }
@@ -113,6 +115,13 @@ static void describe_text(struct out *o, const eagre_topic_info_t *t) {
                    "  %14" PRIu64 "\n",
                    p->partition, state_name(p->state), p->log_start_offset, p->end_offset,
                    p->hot_segments, p->memory_bytes, p->pinned_bytes);
+    }
+    for (size_t i = 0; i < t->partition_count; i++) {
+        const eagre_partition_info_t *p = &t->partitions[i];
+        if (p->stalled_offset >= 0)
+            out_printf(o, "\n  partition %" PRId32 ": readers have waited at offset %" PRId64 " for %" PRId64
+                          " s, for pid %" PRId32 "\n",
+                       p->partition, p->stalled_offset, p->stalled_ms / 1000, p->stalled_pid);
     }
 }
 

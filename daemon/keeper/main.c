@@ -126,7 +126,7 @@ static void serve(void) {
         return;
     if (n < (ssize_t)eg_keeper_message_bytes(0) || m.magic != EG_KEEPER_MAGIC ||
         m.count > EG_KEEPER_BATCH || (size_t)n != eg_keeper_message_bytes(m.count)) {
-        if (n > 0)
+        if (n >= 0) /* an empty message can bring some, too */
             close_fds(fds, nfds);
         hang_up();
         return;

@@ -48,6 +48,10 @@ typedef struct eagre_partition_info {
     uint64_t hot_segments;   /* readable in the ring */
     uint64_t memory_bytes;   /* with memory behind them */
     uint64_t pinned_bytes;   /* held back by readers */
+    int64_t stalled_offset;  /* readers wait here, for longer than stall.warn.ms, for a record that a
+                                living producer has begun and not published; -1: they do not */
+    int32_t stalled_pid;     /* that producer; 0: nobody that the daemon can see */
+    int64_t stalled_ms;      /* for so long */
 } eagre_partition_info_t;
 
 typedef struct eagre_topic_info {

@@ -78,11 +78,16 @@ int eagre_consumer_unassign(eagre_consumer_t *c, const char *topic, int32_t part
 /*
  * Fetch up to max records, waiting at most timeout_ms (0: do not wait; -1: for ever) for the first.
  * *n (0 .. max) is set also when it fails. All are of one partition; partitions take turns.
- * EAGRE_OK with *n = 0: nothing came in time. A failure concerns one partition, named in the
+ * EAGRE_OK with *n = 0: nothing came in time, or the daemon has not handed out yet what is next (the buffer of a
+ * segment that was replaced while readers held it). A failure concerns one partition, named in the
  * detail, and does not lose the others': EAGRE_E_OFFSET_OUT_OF_RANGE (auto_offset_reset NONE;
  * seek to go on), EAGRE_E_CORRUPT (that partition cannot be read past this place; seek, pause or
- * unassign it), EAGRE_E_TOPIC_DELETED (unassign it), EAGRE_E_NO_DAEMON (the instance was
- * stopped and nobody is back yet; try again), EAGRE_E_FORKED.
+ * unassign it), EAGRE_E_TOPIC_DELETED (unassign it), EAGRE_E_NO_DAEMON (nothing came in time, and no
+ * daemon answers that could bring more; try again), EAGRE_E_FORKED.
+ *
+ * Memory: of a buffer that was replaced, a consumer keeps its mapping, and with it the memory, until it has gone on to
+ * the next one; what it let go of is unmapped when it gets another, and after each second that it waits
+ * or polls. One that does not poll keeps what it has.
  */
 int eagre_consumer_poll(eagre_consumer_t *c, eagre_record_t *records, size_t max, int32_t timeout_ms,
                         size_t *n);

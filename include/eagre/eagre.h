@@ -19,6 +19,12 @@
  *
  * A daemon that dies takes nothing along: attached producers and consumers go on through the ring
  * that is left, and the session reconnects by itself when a daemon is back.
+ *
+ * Time: a call with a timeout (eagre_consumer_poll's timeout_ms, a producer's max_block_ms) keeps it, also
+ * towards a daemon that is stopped, slow or away; with 0 it never waits for the daemon. What it asked the daemon
+ * for is taken up by a later call. All other calls that need the daemon (open, assign, seek to the end,
+ * administration) give it 10 s in all, then they fail with EAGRE_E_TIMED_OUT, which names its pid. Closing a
+ * handle gives it a second.
  */
 #ifndef EAGRE_EAGRE_H
 #define EAGRE_EAGRE_H

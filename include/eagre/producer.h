@@ -43,7 +43,9 @@ typedef enum eagre_acks {
 typedef struct eagre_producer_options {
     size_t size;                      /* sizeof: set by EAGRE_PRODUCER_OPTIONS_INIT */
     int32_t max_block_ms;             /* Kafka's max.block.ms: how long a call may wait for room in
-                                         the ring; 0: never (EAGRE_E_WOULD_BLOCK); -1: for ever */
+                                         the ring, or for what only the daemon can hand out: the first
+                                         record to each of several partitions, a segment's buffer that
+                                         was replaced; 0: never (EAGRE_E_WOULD_BLOCK); -1: for ever */
     eagre_wait_t wait;                /* how it waits */
     eagre_partitioner_t partitioner;
     eagre_acks_t acks;
@@ -87,7 +89,8 @@ int32_t eagre_producer_partitions(eagre_producer_t *p);
  * EAGRE_E_RECORD_TOO_LARGE: over max.message.bytes or an eighth of segment.bytes; the detail has
  * the figures. EAGRE_E_UNKNOWN_PARTITION. EAGRE_E_WOULD_BLOCK / EAGRE_E_TIMED_OUT: no free
  * segment; the detail says what holds it. EAGRE_E_NO_MEMORY: no memory behind the ring.
- * EAGRE_E_TOPIC_DELETED, EAGRE_E_NO_DAEMON (the instance was stopped and is not back),
+ * EAGRE_E_TOPIC_DELETED, EAGRE_E_NO_DAEMON (no daemon answers, and nothing can be written until one does; the
+ * detail says since when),
  * EAGRE_E_STATE (a claim is open), EAGRE_E_CORRUPT (somebody destroyed the ring), EAGRE_E_FORKED.
  */
 int eagre_produce(eagre_producer_t *p, const eagre_message_t *m, int32_t *partition, int64_t *offset);
@@ -119,7 +122,9 @@ typedef struct eagre_claim {
 int eagre_producer_claim(eagre_producer_t *p, int32_t partition, size_t key_len, size_t value_len,
                          eagre_claim_t *out);
 
-/* Publish what was written. value_len <= the claimed one may shorten it in *c before. */
+/* Publish what was written. value_len <= the claimed one may shorten it in *c before. EAGRE_E_NO_DAEMON: the
+ * instance ended while the claim was open, and its memory with it; nothing was published. (A daemon that died
+ * and is continued by the next one is no reason: the claim is good.) */
 int eagre_producer_commit(eagre_producer_t *p, eagre_claim_t *c);
 
 /* Give the place up: readers skip it, its offset stays unused. */

@@ -211,15 +211,22 @@ static int read_partitions(struct talk *t, struct list *l, bool *more) {
         p->hot_segments = eg_dec_u64(&t->reply);
         p->memory_bytes = eg_dec_u64(&t->reply);
         p->pinned_bytes = eg_dec_u64(&t->reply);
+        p->stalled_offset = eg_dec_i64(&t->reply);
+        p->stalled_pid = (int32_t)eg_dec_u32(&t->reply);
+        p->stalled_ms = (int64_t)eg_dec_u64(&t->reply);
     }
-    return eg_dec_end(&t->reply) && !(*more && n == 0) ? EAGRE_OK : malformed("PARTITIONS");
+    return eg_dec_end(&t->reply) ? EAGRE_OK : malformed("PARTITIONS");
 }
+
+#define EMPTY_MAX 10000 /* replies: more than the longest chain takes */
 
 static int ask_partitions(eagre_t *e, eagre_topic_info_t *info) {
     struct list l = {.item = sizeof(eagre_partition_info_t)};
     bool more = true;
     int rc = EAGRE_OK;
+    uint32_t empty = 0; /* replies without an entry: the daemon is still looking for the end of one */
     while (rc == EAGRE_OK && more) {
+        size_t before = l.count;
         struct talk *t = talk_begin(EG_MSG_PARTITIONS);
         if (t == NULL) {
             rc = EAGRE_E_NO_MEMORY;
@@ -230,6 +237,9 @@ static int ask_partitions(eagre_t *e, eagre_topic_info_t *info) {
         rc = talk_send(t, e);
         if (rc == EAGRE_OK)
             rc = read_partitions(t, &l, &more);
+        empty = l.count > before ? 0 : empty + 1;
+        if (rc == EAGRE_OK && more && empty > EMPTY_MAX)
+            rc = malformed("PARTITIONS");
         free(t);
     }
     info->partitions = l.items;

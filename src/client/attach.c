@@ -2,12 +2,12 @@
 #include "client/session.h"
 
 #include <errno.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "client/attach.h"
+#include "client/exchange.h"
 #include "sys/atomic.h"
 #include "sys/clock.h"
 #include "sys/errbuf.h"
@@ -27,7 +27,7 @@ static int check_same_page(struct eagre *e, int fd) {
 }
 
 /* Map the page and the bells of a new life: over the old ones, if there are. */
-static int take_page(struct eagre *e, int page_fd, int bells_fd) {
+static int take_page(struct eagre *e, int page_fd, int bells_fd, const struct eg_bus *bus) {
     void *page;
     void *bells;
     int rc =
@@ -47,26 +47,16 @@ static int take_page(struct eagre *e, int page_fd, int bells_fd) {
         return rc;
     bool registered = eg_membarrier_register();
     eg_store_release(&e->page->flags, registered ? EG_CLIENT_MEMBARRIER : 0);
-    e->full_fence = !registered || (eg_load_acquire(&e->bus->flags) & EG_BUS_NO_MEMBARRIER) != 0;
+    e->full_fence = !registered || (eg_load_acquire(&bus->flags) & EG_BUS_NO_MEMBARRIER) != 0;
     return EAGRE_OK;
 }
 
-int eg_session_attach(struct eagre *e, int64_t deadline_ns) {
-    uint8_t answer[1024];
+int eg_attach_send(struct eagre *e, uint32_t owner, int64_t deadline_ns, struct eg_late **out) {
     struct eg_enc req;
-    struct eg_dec reply;
-    int fds[2] = {-1, -1};
-    size_t nfds = 0;
-    bool again = e->owner != 0;
-    size_t cap = 256 + e->held_count * sizeof(struct eg_held);
-    void *buf = malloc(cap);
-
-    if (buf == NULL)
-        return eg_error_set(EAGRE_E_NO_MEMORY, "no memory for a request of %zu bytes", cap);
-    eg_enc_begin(&req, buf, cap, EG_MSG_ATTACH, 0, 0);
-    eg_enc_u32(&req, e->owner);
-    eg_enc_u64(&req, again ? e->cookie : 0);
-    if (again) {
+    eg_enc_begin(&req, e->in, sizeof(e->in), EG_MSG_ATTACH, 0, 0); /* nothing that came is in use now */
+    eg_enc_u32(&req, owner);
+    eg_enc_u64(&req, owner != 0 ? e->cookie : 0);
+    if (owner != 0) {
         eg_enc_u16(&req, (uint16_t)e->held_count);
         for (size_t i = 0; i < e->held_count; i++) {
             eg_enc_u32(&req, e->held[i].topic_uid);
@@ -74,15 +64,15 @@ int eg_session_attach(struct eagre *e, int64_t deadline_ns) {
             eg_enc_u16(&req, e->held[i].consumers);
         }
     }
-    int rc = eg_session_exchange(e, &req, answer, sizeof(answer), &reply, fds, 2, &nfds,
-                                 deadline_ns, NULL);
-    free(buf);
-    /* A client that holds nothing is forgotten if a daemon finds neither its connection nor its lock, which it has
-     * not taken yet when the daemon before dies right after its answer. Nothing is lost: begin anew. */
-    if (rc == EAGRE_E_PERMISSION && again && e->held_count == 0) {
-        e->owner = 0;
-        return eg_session_attach(e, deadline_ns);
-    }
+    return eg_late_send(e, &req, deadline_ns, out);
+}
+
+int eg_attach_take(struct eagre *e, struct eg_late *l, bool again, const struct eg_bus *bus) {
+    uint8_t answer[1024];
+    struct eg_dec reply;
+    int fds[2] = {-1, -1};
+    size_t nfds = 0;
+    int rc = eg_late_take(e, l, answer, sizeof(answer), &reply, fds, 2, &nfds);
     if (rc != EAGRE_OK)
         return rc;
     uint32_t owner = eg_dec_u32(&reply);
@@ -91,7 +81,7 @@ int eg_session_attach(struct eagre *e, int64_t deadline_ns) {
         (again && owner != e->owner))
         rc = eg_error_set(EAGRE_E_PROTOCOL, "eagred's answer to ATTACH is malformed");
     else
-        rc = again ? check_same_page(e, fds[0]) : take_page(e, fds[0], fds[1]);
+        rc = again ? check_same_page(e, fds[0]) : take_page(e, fds[0], fds[1], bus);
 
     if (rc == EAGRE_OK && !again) {
         if (e->page_fd >= 0)
@@ -119,16 +109,22 @@ int eg_client_attach(struct eagre *e) {
     int rc = eg_session_forked(e);
     if (rc != EAGRE_OK)
         return rc;
-    int64_t deadline = eg_mono_ns() + EG_REQUEST_LIMIT_NS;
-    pthread_mutex_lock(&e->lock);
+    int64_t deadline = eg_mono_ns() + eg_request_limit_ns;
+    if (!eg_session_lock(e, deadline))
+        return eg_session_timed_out(e);
     for (int attempt = 0; attempt < 2 && e->owner == 0; attempt++) {
-        if (e->sock < 0)
-            rc = eg_session_connect(e, deadline);
+        struct eg_late *l = NULL;
+        rc = eg_session_connect(e, deadline);
         if (rc == EAGRE_OK)
-            rc = eg_session_attach(e, deadline);
+            rc = eg_attach_send(e, 0, deadline, &l);
+        if (rc == EAGRE_OK && (rc = eg_late_wait(e, l, deadline)) == EAGRE_OK)
+            rc = eg_attach_take(e, l, false, e->bus);
+        else
+            eg_late_give_up(e, l);
+        if (rc == EAGRE_E_WOULD_BLOCK)
+            rc = eg_session_timed_out(e);
         if (rc != EAGRE_E_NO_DAEMON)
-            break;
-        rc = attempt == 0 ? EAGRE_OK : rc; /* it died since the last request: once more */
+            break; /* else it died since the last request: once more */
     }
     pthread_mutex_unlock(&e->lock);
     return rc;
@@ -184,13 +180,13 @@ void eg_pin_cell_put(struct eagre *e, _Atomic uint64_t *cell) {
     pthread_mutex_unlock(&e->lock);
 }
 
-int eg_bell_get(struct eagre *e, uint32_t *bell) {
-    uint8_t buf[256];
+int eg_bell_get_late(struct eagre *e, struct eg_late **late, int64_t until_ns, uint32_t *bell) {
+    uint8_t buf[64];
     uint8_t answer[1024];
     struct eg_enc req;
     struct eg_dec reply;
     eg_enc_begin(&req, buf, sizeof(buf), EG_MSG_BELL, 0, 0);
-    int rc = eg_session_request(e, &req, answer, sizeof(answer), &reply, NULL, 0, NULL);
+    int rc = eg_session_request_late(e, late, &req, answer, sizeof(answer), &reply, NULL, 0, NULL, until_ns, NULL);
     if (rc != EAGRE_OK)
         return rc;
     uint32_t got = eg_dec_u32(&reply);
@@ -200,19 +196,13 @@ int eg_bell_get(struct eagre *e, uint32_t *bell) {
     return EAGRE_OK;
 }
 
+int eg_bell_get(struct eagre *e, uint32_t *bell) {
+    struct eg_late *late = NULL;
+    int rc = eg_bell_get_late(e, &late, eg_mono_ns() + eg_request_limit_ns, bell);
+    eg_session_give_up(e, &late);
+    return rc == EAGRE_E_WOULD_BLOCK ? EAGRE_E_TIMED_OUT : rc;
+}
+
 void eg_bell_put(struct eagre *e, uint32_t bell) {
-    uint8_t buf[256];
-    uint8_t answer[1024];
-    struct eg_enc req;
-    struct eg_dec reply;
-    if (eg_session_forked(e) != EAGRE_OK)
-        return;
-    eg_enc_begin(&req, buf, sizeof(buf), EG_MSG_BELL_FREE, 0, 0);
-    eg_enc_u32(&req, bell);
-    pthread_mutex_lock(&e->lock);
-    /* Without a daemon the bell goes back when this client ends. */
-    if (e->sock >= 0)
-        eg_session_exchange(e, &req, answer, sizeof(answer), &reply, NULL, 0, NULL,
-                            eg_mono_ns() + EG_REQUEST_LIMIT_NS, NULL);
-    pthread_mutex_unlock(&e->lock);
+    eg_session_return(e, EG_MSG_BELL, 0, bell, eg_load_relaxed(&e->generation));
 }

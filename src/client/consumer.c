@@ -24,6 +24,10 @@
 #define LOOK_FEW 8                     /* records at one go: look more often; see adapt() */
 #define LOOK_MANY 32                   /* look less often */
 #define SESSION_CHECK_NS 1000000000    /* a waiting consumer looks after its session so often */
+#define LOOK_AFTER_NS 100000000        /* who polls without waiting looks after its session so often */
+#define MISSING_NAP_NS 1000000         /* a partition cannot be read until the daemon answers: look again after, */
+#define MISSING_LONG_NAP_NS 10000000   /* or, if it has not for so long */
+#define MISSING_LONG_NS 100000000
 #define SLEEP_WITHOUT_MEMBARRIER 1000000 /* this process may not membarrier: sleep in short naps */
 
 struct subscription {
@@ -36,6 +40,7 @@ struct assigned {
     uint32_t number;
     bool paused;
     bool nowhere; /* auto.offset.reset none, and no seek yet */
+    int missing;  /* why the last poll could not read it: no daemon, or no answer (yet); EAGRE_OK: it could */
     struct eg_reader reader;
 };
 
@@ -54,9 +59,15 @@ struct eagre_consumer {
     size_t turn;              /* partition that the next poll asks first */
     struct assigned *current; /* the one that is pinned, or NULL */
     uint32_t generation;
+    struct eg_until until; /* what the present call may wait for the daemon; see eg_topic_open */
+    int missing;           /* the worst of its partitions' */
+    int64_t missing_ns;    /* since when */
+    int64_t looked_ns;     /* after the session, by polls that do not wait; coarse */
     bool has_bell;
     bool may_membarrier;
     uint32_t bell;
+    uint32_t bell_generation;
+    struct eg_late *late_bell;
     bool announced; /* bits are set for the notifier */
     struct eg_notifier *notifier;
 };
@@ -117,9 +128,9 @@ void eagre_consumer_close(eagre_consumer_t *c) {
     if (*c->fork_guard != 0) {
         eg_notifier_close(c->notifier);
         retract(c);
-        /* Of an instance that is gone, the number may be another consumer's now. */
-        if (c->has_bell && c->generation == eg_load_relaxed(&c->e->generation))
-            eg_bell_put(c->e, c->bell);
+        eg_session_give_up(c->e, &c->late_bell);
+        if (c->has_bell)
+            eg_session_return(c->e, EG_MSG_BELL, 0, c->bell, c->bell_generation);
         eg_pin_cell_put(c->e, c->pin);
         eg_pin_cell_put(c->e, c->look_pin);
         eg_fetch_add_relaxed(&c->e->handles, -1);
@@ -133,6 +144,14 @@ void eagre_consumer_close(eagre_consumer_t *c) {
     free(c->parts);
     free(c->topics);
     free(c);
+}
+
+/* Calls without a timeout of their own wait for the daemon as administration does. */
+static void begin_waiting(eagre_consumer_t *c) { c->until = (struct eg_until){.ns = eg_mono_ns() + eg_request_limit_ns}; }
+
+static int end_waiting(eagre_consumer_t *c, int rc) {
+    c->until = (struct eg_until){0};
+    return rc == EAGRE_E_WOULD_BLOCK ? EAGRE_E_TIMED_OUT : rc; /* the detail is of the request */
 }
 
 static int usable(const eagre_consumer_t *c) {
@@ -170,12 +189,20 @@ static int reset(eagre_consumer_t *c, struct assigned *a) {
     return EAGRE_OK;
 }
 
+static int end_of_waiting(eagre_consumer_t *c, struct assigned *a, int64_t *offset) {
+    begin_waiting(c);
+    return end_waiting(c, end_of(c, a, offset));
+}
+
 static struct assigned *find(const eagre_consumer_t *c, const char *topic, int32_t partition) {
     for (size_t i = 0; i < c->part_count; i++)
         if ((int32_t)c->parts[i]->number == partition && strcmp(c->parts[i]->of->topic->name, topic) == 0)
             return c->parts[i];
     return NULL;
 }
+
+static bool stopped(const eagre_consumer_t *c);
+static int check_session(eagre_consumer_t *c);
 
 /* The assigned partition that a call is about. */
 static int about(eagre_consumer_t *c, const char *topic, int32_t partition, struct assigned **out) {
@@ -184,6 +211,12 @@ static int about(eagre_consumer_t *c, const char *topic, int32_t partition, stru
         return rc;
     if (topic == NULL)
         return eg_error_set(EAGRE_E_INVALID, "no topic was given");
+    /* Of an instance that was stopped or replaced, the memory tells nothing any more. */
+    if (__builtin_expect(stopped(c) || eg_load_relaxed(&c->e->generation) != c->generation, 0)) {
+        rc = check_session(c);
+        if (rc != EAGRE_OK && rc != EAGRE_E_NO_DAEMON)
+            return rc;
+    }
     *out = find(c, topic, partition);
     if (*out == NULL)
         return eg_error_set(EAGRE_E_STATE, "topic '%s' partition %d is not assigned to this consumer", topic, partition);
@@ -198,7 +231,7 @@ int eagre_consumer_seek(eagre_consumer_t *c, const char *topic, int32_t partitio
     if (offset == EAGRE_OFFSET_BEGINNING)
         offset = eg_reader_beginning(&a->reader);
     else if (offset == EAGRE_OFFSET_END)
-        rc = end_of(c, a, &offset);
+        rc = end_of_waiting(c, a, &offset);
     else if (offset < 0)
         rc = eg_error_set(EAGRE_E_INVALID, "topic '%s' partition %d: offset %" PRId64 " is below 0", topic, partition, offset);
     if (rc != EAGRE_OK)
@@ -216,7 +249,7 @@ int eagre_consumer_seek_tail(eagre_consumer_t *c, const char *topic, int32_t par
     if (rc == EAGRE_OK && n < 0)
         rc = eg_error_set(EAGRE_E_INVALID, "topic '%s' partition %d: %" PRId64 " records before the end", topic, partition, n);
     if (rc == EAGRE_OK)
-        rc = end_of(c, a, &end);
+        rc = end_of_waiting(c, a, &end);
     if (rc != EAGRE_OK)
         return rc;
     int64_t beginning = eg_reader_beginning(&a->reader);
@@ -242,7 +275,7 @@ int eagre_consumer_beginning_offset(eagre_consumer_t *c, const char *topic, int3
 int eagre_consumer_end_offset(eagre_consumer_t *c, const char *topic, int32_t partition, int64_t *offset) {
     struct assigned *a;
     int rc = about(c, topic, partition, &a);
-    return rc == EAGRE_OK ? end_of(c, a, offset) : rc;
+    return rc == EAGRE_OK ? end_of_waiting(c, a, offset) : rc;
 }
 
 int eagre_consumer_lag(eagre_consumer_t *c, const char *topic, int32_t partition, int64_t *records) {
@@ -250,7 +283,7 @@ int eagre_consumer_lag(eagre_consumer_t *c, const char *topic, int32_t partition
     int64_t end;
     int rc = about(c, topic, partition, &a);
     if (rc == EAGRE_OK)
-        rc = end_of(c, a, &end);
+        rc = end_of_waiting(c, a, &end);
     if (rc == EAGRE_OK)
         *records = end > a->reader.offset ? end - a->reader.offset : 0;
     return rc;
@@ -292,7 +325,7 @@ static int subscribe(eagre_consumer_t *c, const char *topic, struct subscription
     struct subscription *s = calloc(1, sizeof(*s));
     if (s == NULL)
         return eg_error_set(EAGRE_E_NO_MEMORY, "no memory for topic '%s'", topic);
-    int rc = eg_topic_open(c->e, EG_ROLE_CONSUMER, topic, &s->topic);
+    int rc = eg_topic_open(c->e, EG_ROLE_CONSUMER, topic, &c->until, &s->topic);
     if (rc != EAGRE_OK) {
         free(s);
         return rc;
@@ -336,6 +369,7 @@ static int assign_one(eagre_consumer_t *c, struct subscription *s, uint32_t part
         return rc;
     }
     c->parts[c->part_count++] = a;
+    eg_topic_used_by(m, &a->reader.base);
     s->used++;
     return EAGRE_OK;
 }
@@ -353,6 +387,7 @@ int eagre_consumer_assign(eagre_consumer_t *c, const char *topic, int32_t partit
     if (rc != EAGRE_OK)
         return rc;
     uint32_t count = eg_topic_partitions(s->topic);
+    begin_waiting(c);
     if (partition >= 0 && (uint32_t)partition >= count)
         rc = eg_error_set(EAGRE_E_UNKNOWN_PARTITION, "topic '%s' has partitions 0 to %d, not %d", topic, (int)count - 1, partition);
     else if (partition >= 0)
@@ -360,6 +395,7 @@ int eagre_consumer_assign(eagre_consumer_t *c, const char *topic, int32_t partit
     else
         for (uint32_t i = 0; i < count && rc == EAGRE_OK; i++)
             rc = assign_one(c, s, i);
+    rc = end_waiting(c, rc);
     if (rc != EAGRE_OK)
         drop_if_unused(c, s);
     return rc;
@@ -381,6 +417,7 @@ int eagre_consumer_unassign(eagre_consumer_t *c, const char *topic, int32_t part
         struct assigned *a = c->parts[i];
         if (a->of == s && (partition < 0 || (int32_t)a->number == partition)) {
             s->used--;
+            eg_topic_used_by(a->reader.map, NULL);
             free(a);
         } else {
             c->parts[kept++] = a;
@@ -402,6 +439,7 @@ static int reopen(eagre_consumer_t *c) {
     c->current = NULL;
     c->announced = false;
     c->has_bell = false;
+    eg_session_give_up(c->e, &c->late_bell);
     for (size_t i = 0; i < c->topic_count; i++) {
         struct eg_topic *t = c->topics[i]->topic;
         if (t->generation != eg_load_relaxed(&c->e->generation)) {
@@ -419,14 +457,47 @@ static int reopen(eagre_consumer_t *c) {
     return EAGRE_OK;
 }
 
+/* Buffers that readers held and nobody needs any more. */
+static void trim(eagre_consumer_t *c) {
+    for (size_t i = 0; i < c->part_count; i++) {
+        struct eg_reader *r = &c->parts[i]->reader;
+        if (r->placed && !r->pinned && eg_load_relaxed(&r->slot->word) != r->slot_word) {
+            r->placed = false; /* it looks its offset up again */
+            r->base = NULL;
+        }
+    }
+    for (size_t i = 0; i < c->topic_count; i++)
+        eg_topic_trim(c->topics[i]->topic);
+}
+
 static __attribute__((cold)) int check_session(eagre_consumer_t *c) {
-    int rc = eg_session_check(c->e);
-    if (eg_load_relaxed(&c->e->generation) != c->generation)
-        return reopen(c);
+    let_go(c); /* who stays pinned never sees that the topic was deleted; and what it unmaps was polled */
+    int rc = eg_session_check(c->e, c->until.ns);
+    trim(c);
+    if (eg_load_relaxed(&c->e->generation) != c->generation) {
+        rc = reopen(c);
+        if (rc == EAGRE_E_WOULD_BLOCK)
+            rc = EAGRE_E_NO_DAEMON; /* half done: the next call goes on */
+    }
     return rc;
 }
 
+/* Is it said already that what is mapped is of the past? Then what is found there says nothing. */
+static bool outdated(const eagre_consumer_t *c) {
+    return stopped(c) || eg_load_acquire(&c->e->generation) != c->generation;
+}
+
 /* ---- poll ---------------------------------------------------------------------------------------------- */
+
+/* It cannot be read now. That is as if nothing were there; the others are read. */
+static __attribute__((cold)) int missing(eagre_consumer_t *c, struct assigned *a, int rc) {
+    a->missing = rc == EAGRE_E_NO_DAEMON ? rc : EAGRE_E_WOULD_BLOCK;
+    if (c->missing_ns == 0)
+        c->missing_ns = eg_mono_ns();
+    if (c->missing != EAGRE_E_NO_DAEMON)
+        c->missing = a->missing;
+    return EAGRE_OK;
+}
 
 /* One partition; EAGRE_OK with *n = 0: nothing there now. */
 static int poll_one(eagre_consumer_t *c, struct assigned *a, eagre_record_t *records, size_t max, size_t *n) {
@@ -439,10 +510,11 @@ static int poll_one(eagre_consumer_t *c, struct assigned *a, eagre_record_t *rec
                             "topic '%s' partition %u: no position and auto.offset.reset is none: seek first",
                             a->of->topic->name, a->number);
     int rc = eg_reader_poll(&a->reader, records, max, n);
+    a->missing = EAGRE_OK;
     if (__builtin_expect(rc == EAGRE_OK, 1))
         return rc;
-    if (rc == EAGRE_E_WOULD_BLOCK || stopped(c))
-        return EAGRE_OK; /* closed for now: the session says when it is back */
+    if (rc == EAGRE_E_WOULD_BLOCK || rc == EAGRE_E_NO_DAEMON || outdated(c))
+        return missing(c, a, rc); /* closed for now, or its memory has not come: the session says when it is back */
     if (rc != EAGRE_E_OFFSET_OUT_OF_RANGE || c->options.auto_offset_reset == EAGRE_RESET_NONE)
         return named(a, rc);
     for (int tries = 0; rc == EAGRE_E_OFFSET_OUT_OF_RANGE && tries < 8; tries++) {
@@ -451,11 +523,14 @@ static int poll_one(eagre_consumer_t *c, struct assigned *a, eagre_record_t *rec
             rc = eg_reader_poll(&a->reader, records, max, n);
     }
     /* A log that runs away from us all the time: go on from what it is then. */
-    return rc == EAGRE_E_OFFSET_OUT_OF_RANGE || rc == EAGRE_E_WOULD_BLOCK ? EAGRE_OK : rc == EAGRE_OK ? rc : named(a, rc);
+    if (rc == EAGRE_OK || rc == EAGRE_E_OFFSET_OUT_OF_RANGE)
+        return EAGRE_OK;
+    return rc == EAGRE_E_WOULD_BLOCK || rc == EAGRE_E_NO_DAEMON ? missing(c, a, rc) : named(a, rc);
 }
 
 static int poll_all(eagre_consumer_t *c, eagre_record_t *records, size_t max, size_t *n) {
     size_t count = c->part_count;
+    c->missing = EAGRE_OK;
     for (size_t i = 0; i < count; i++) {
         if (c->turn >= count)
             c->turn = 0;
@@ -466,12 +541,14 @@ static int poll_all(eagre_consumer_t *c, eagre_record_t *records, size_t max, si
         if (rc != EAGRE_OK || *n > 0)
             return rc;
     }
+    if (__builtin_expect(c->missing == EAGRE_OK, 1))
+        c->missing_ns = 0;
     return EAGRE_OK;
 }
 
 static bool news(const eagre_consumer_t *c) {
     for (size_t i = 0; i < c->part_count; i++)
-        if (!c->parts[i]->paused && eg_reader_has_news(&c->parts[i]->reader))
+        if (!c->parts[i]->paused && c->parts[i]->missing == EAGRE_OK && eg_reader_has_news(&c->parts[i]->reader))
             return true;
     return false;
 }
@@ -486,12 +563,23 @@ static uint32_t announce(eagre_consumer_t *c) {
     return seen;
 }
 
+/* Without waiting: whoever needs one naps until it comes. */
 static int need_bell(eagre_consumer_t *c) {
     if (c->has_bell)
         return EAGRE_OK;
-    int rc = eg_bell_get(c->e, &c->bell);
-    c->has_bell = rc == EAGRE_OK;
-    return rc;
+    int rc = eg_bell_get_late(c->e, &c->late_bell, 0, &c->bell);
+    if (rc != EAGRE_OK)
+        return rc;
+    c->bell_generation = eg_load_relaxed(&c->e->generation);
+    c->has_bell = c->bell_generation == c->generation;
+    if (!c->has_bell) /* we have not changed over yet */
+        eg_session_return(c->e, EG_MSG_BELL, 0, c->bell, c->bell_generation);
+    return c->has_bell ? EAGRE_OK : EAGRE_E_NO_DAEMON;
+}
+
+/* How soon to look again at what only the daemon can give us. */
+static int64_t missing_nap(const eagre_consumer_t *c) {
+    return eg_mono_ns() - c->missing_ns < MISSING_LONG_NS ? MISSING_NAP_NS : MISSING_LONG_NAP_NS;
 }
 
 /* Awake, for who will sleep: look again until something may be there or `until` (monotonic) is reached.
@@ -525,24 +613,29 @@ static bool producers_fence(const eagre_consumer_t *c) {
     return (eg_load_relaxed(&c->e->bus->flags) & EG_BUS_NO_MEMBARRIER) != 0;
 }
 
+static _Atomic uint32_t nobody; /* a futex that nobody rings */
+
 /* Nothing was there: sleep until something may be, at most left_ns (and at most so long that the
  * session is looked after). idle: nothing came during the last sleep, so do not stay awake again. */
 static void wait_for_news(eagre_consumer_t *c, int64_t left_ns, bool idle) {
     int64_t limit = left_ns < SESSION_CHECK_NS ? left_ns : SESSION_CHECK_NS;
-    bool closed = stopped(c); /* then the slots say "news" all the time, and there is none */
+    bool closed = outdated(c); /* then the slots say "news" all the time, and there is none */
     if (!closed && !idle) {
         bool sleeps = limit > SPIN_BEFORE_SLEEP_NS;
         if (look(c, eg_mono_ns() + (sleeps ? SPIN_BEFORE_SLEEP_NS : limit)) || !sleeps)
             return;
     }
     if (need_bell(c) != EAGRE_OK) { /* no daemon, or no bell left: nap on a futex that nobody rings */
-        static _Atomic uint32_t nobody;
-        eg_futex_wait(&nobody, 0, limit < 1000000 ? limit : 1000000);
+        eg_futex_wait(&nobody, 0, limit < MISSING_NAP_NS ? limit : MISSING_NAP_NS);
         return;
     }
     let_go(c);
     _Atomic uint32_t *bell = &c->e->bells_ro->bell[c->bell].rings;
     int64_t nap = c->may_membarrier || producers_fence(c) ? EG_SLEEP_MAX_NS : SLEEP_WITHOUT_MEMBARRIER;
+    if (!closed && c->missing != EAGRE_OK) {
+        int64_t soon = missing_nap(c);
+        limit = soon < limit ? soon : limit;
+    }
     int64_t until = eg_mono_ns() + limit;
     uint32_t seen = announce(c);
     EG_FAULT("sleep.before_futex");
@@ -550,7 +643,7 @@ static void wait_for_news(eagre_consumer_t *c, int64_t left_ns, bool idle) {
      * all that has to be done in between: an idle consumer costs next to nothing. */
     for (int64_t left = limit; left > 0 && (closed || !news(c)); left = until - eg_mono_ns()) {
         eg_futex_wait(bell, seen, left < nap ? left : nap);
-        if (closed || eg_load_acquire(bell) != seen || stopped(c))
+        if (closed || eg_load_acquire(bell) != seen || outdated(c))
             break;
     }
     retract(c);
@@ -569,6 +662,16 @@ static void adapt(eagre_consumer_t *c) {
     c->got = 0;
 }
 
+/* A poll ends with nothing: EAGRE_OK, unless that is because there is no daemon. */
+static int nothing(const eagre_consumer_t *c, int session) {
+    char away[96];
+    if (c->missing != EAGRE_E_NO_DAEMON && !(outdated(c) && session != EAGRE_OK))
+        return EAGRE_OK;
+    return eg_error_set(EAGRE_E_NO_DAEMON, "what comes next cannot be read before a daemon answers at %s%s: start "
+                                           "eagred again",
+                        c->e->path, eg_session_away(c->e, away, sizeof(away)));
+}
+
 static __attribute__((noinline)) int poll_wait(eagre_consumer_t *c, eagre_record_t *records, size_t max,
                                                int32_t timeout_ms, size_t *n) {
     bool spins = c->options.wait != EAGRE_WAIT_SLEEP;
@@ -578,44 +681,59 @@ static __attribute__((noinline)) int poll_wait(eagre_consumer_t *c, eagre_record
     adapt(c);
     bool idle = false;
     int64_t start = eg_mono_ns(), checked = start;
-    int64_t limit = timeout_ms < 0 ? INT64_MAX : (int64_t)timeout_ms * 1000000;
-    for (;;) {
+    int64_t limit = timeout_ms < 0 ? INT64_MAX - start : (int64_t)timeout_ms * 1000000;
+    c->until = (struct eg_until){.ns = start + limit, .impatient = true};
+    if (c->missing != EAGRE_OK) /* the daemon is asked; it will answer soon */
+        rc = poll_all(c, records, max, n);
+    while (rc == EAGRE_OK && *n == 0) {
         int64_t now = eg_mono_ns();
         int64_t left = limit - (now - start);
         int session = EAGRE_OK;
-        if (now - checked >= SESSION_CHECK_NS || left <= 0 || stopped(c)) {
-            let_go(c); /* who stays pinned never sees that the topic was deleted */
+        if (now - checked >= SESSION_CHECK_NS || left <= 0 || outdated(c)) {
             session = check_session(c);
             checked = now;
             if (session != EAGRE_OK && session != EAGRE_E_NO_DAEMON)
                 return session;
         }
         if (left <= 0)
-            return stopped(c) && session != EAGRE_OK ? session : EAGRE_OK;
-        if (spins && !stopped(c)) {
+            return nothing(c, session);
+        if (spins && !outdated(c)) {
             rc = poll_spin(c, records, max, n);
         } else {
             wait_for_news(c, left, idle);
             idle = true;
             rc = poll_all(c, records, max, n);
         }
-        if (rc != EAGRE_OK || *n > 0)
-            return rc;
     }
+    return rc;
 }
 
-/* poll(0) found nothing and there is an fd: have it become readable when that changes. */
+/* A poll that does not wait found nothing. */
+static int poll_no_wait(eagre_consumer_t *c) {
+    int64_t now = eg_clock_read_ns(CLOCK_MONOTONIC_COARSE);
+    int session = EAGRE_OK;
+    if (outdated(c) || now - c->looked_ns >= LOOK_AFTER_NS) {
+        c->looked_ns = now;
+        session = check_session(c);
+        if (session != EAGRE_OK && session != EAGRE_E_NO_DAEMON)
+            return session;
+    }
+    return nothing(c, session);
+}
+
+/* A poll found nothing and there is an fd: have it become readable when that changes. */
 static __attribute__((cold)) void arm(eagre_consumer_t *c) {
-    check_session(c);
+    bool waits = outdated(c) || c->missing != EAGRE_OK;
     if (need_bell(c) != EAGRE_OK) {
-        eg_notifier_signal(c->notifier);
+        eg_notifier_arm(c->notifier, &nobody, 0, waits ? MISSING_LONG_NAP_NS : MISSING_NAP_NS);
         return;
     }
     uint32_t seen = announce(c);
-    if (news(c))
+    if (!outdated(c) && news(c))
         eg_notifier_signal(c->notifier);
     else
-        eg_notifier_arm(c->notifier, &c->e->bells_ro->bell[c->bell].rings, seen);
+        eg_notifier_arm(c->notifier, &c->e->bells_ro->bell[c->bell].rings, seen,
+                        waits ? MISSING_LONG_NAP_NS : EG_SLEEP_MAX_NS);
 }
 
 int eagre_consumer_poll(eagre_consumer_t *c, eagre_record_t *records, size_t max, int32_t timeout_ms, size_t *n) {
@@ -632,13 +750,17 @@ int eagre_consumer_poll(eagre_consumer_t *c, eagre_record_t *records, size_t max
     c->got += *n;
     if (__builtin_expect(rc != EAGRE_OK || *n > 0, 1))
         return rc;
-    if (timeout_ms != 0)
-        rc = poll_wait(c, records, max, timeout_ms, n);
+    rc = timeout_ms != 0 ? poll_wait(c, records, max, timeout_ms, n) : poll_no_wait(c);
+    c->until = (struct eg_until){0};
     c->got += *n;
     if (*n == 0)
         let_go(c);
-    if (c->notifier != NULL && rc == EAGRE_OK && *n == 0)
-        arm(c);
+    if (c->notifier != NULL && *n == 0) {
+        if (rc == EAGRE_OK || rc == EAGRE_E_NO_DAEMON)
+            arm(c);
+        else
+            eg_notifier_signal(c->notifier); /* the next poll says it again */
+    }
     return rc;
 }
 

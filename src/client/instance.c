@@ -78,7 +78,9 @@ int eagre_open(const char *socket_path, eagre_t **out) {
     e->page_fd = -1;
     e->fork_guard = eg_fork_guard();
     pthread_mutex_init(&e->lock, NULL);
-    int rc = eg_session_connect(e, eg_mono_ns() + EG_REQUEST_LIMIT_NS);
+    int rc = eg_session_connect(e, eg_mono_ns() + eg_request_limit_ns);
+    if (rc == EAGRE_E_WOULD_BLOCK)
+        rc = EAGRE_E_TIMED_OUT;
     if (rc != EAGRE_OK) {
         free_instance(e);
         return rc;

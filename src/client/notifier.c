@@ -20,6 +20,7 @@ struct eg_notifier {
     pthread_cond_t changed;
     _Atomic uint32_t *bell; /* NULL: not armed */
     uint32_t seen;
+    int64_t limit_ns;
     bool stop;
 };
 
@@ -33,9 +34,10 @@ static void *run(void *arg) {
         }
         _Atomic uint32_t *bell = n->bell;
         uint32_t seen = n->seen;
+        int64_t limit_ns = n->limit_ns;
         pthread_mutex_unlock(&n->lock);
         /* Bounded: then the owner polls, which also looks after the session, and arms again. */
-        eg_futex_wait(bell, seen, EG_SLEEP_MAX_NS);
+        eg_futex_wait(bell, seen, limit_ns);
         pthread_mutex_lock(&n->lock);
         if (n->bell == bell && n->seen == seen) {
             n->bell = NULL;
@@ -89,10 +91,11 @@ void eg_notifier_close(struct eg_notifier *n) {
 
 int eg_notifier_fd(const struct eg_notifier *n) { return n->fd; }
 
-void eg_notifier_arm(struct eg_notifier *n, _Atomic uint32_t *bell, uint32_t seen) {
+void eg_notifier_arm(struct eg_notifier *n, _Atomic uint32_t *bell, uint32_t seen, int64_t limit_ns) {
     pthread_mutex_lock(&n->lock);
     n->bell = bell;
     n->seen = seen;
+    n->limit_ns = limit_ns;
     pthread_cond_signal(&n->changed);
     pthread_mutex_unlock(&n->lock);
 }

@@ -27,6 +27,7 @@ struct eagre_producer {
     bool claim_open;
     struct eagre *e;
     eagre_producer_options_t options;
+    struct eg_until until; /* what the present call may wait for the daemon; see eg_topic_open */
     _Atomic uint64_t *pin;
     uint64_t random;
     uint32_t sticky;
@@ -50,6 +51,8 @@ static int grow(eagre_producer_t *p, uint32_t partitions) {
     p->partitions = partitions;
     return EAGRE_OK;
 }
+
+static int writer_open(eagre_producer_t *p, uint32_t partition, int64_t until);
 
 int eagre_producer_open(eagre_t *e, const char *topic, const eagre_producer_options_t *options,
                         eagre_producer_t **out) {
@@ -79,7 +82,7 @@ int eagre_producer_open(eagre_t *e, const char *topic, const eagre_producer_opti
     rc = eg_random_bytes(&p->random, sizeof(p->random));
     if (rc != EAGRE_OK)
         goto failed;
-    rc = eg_topic_open(e, EG_ROLE_PRODUCER, topic, &p->topic);
+    rc = eg_topic_open(e, EG_ROLE_PRODUCER, topic, &p->until, &p->topic);
     if (rc != EAGRE_OK)
         goto failed;
     rc = eg_pin_cell_get(e, &p->pin);
@@ -88,6 +91,12 @@ int eagre_producer_open(eagre_t *e, const char *topic, const eagre_producer_opti
     rc = grow(p, eg_topic_partitions(p->topic));
     if (rc != EAGRE_OK)
         goto failed;
+    /* The partition that it will write to, if that is known: then its first record need not wait. */
+    if (p->partitions == 1) {
+        rc = writer_open(p, 0, eg_mono_ns() + eg_request_limit_ns);
+        if (rc != EAGRE_OK)
+            goto failed;
+    }
     eg_fetch_add_relaxed(&e->handles, 1);
     *out = p;
     return EAGRE_OK;
@@ -96,6 +105,8 @@ failed:
     if (p->pin != NULL)
         eg_pin_cell_put(e, p->pin);
     eg_topic_close(p->topic);
+    if (p->partitions == 1)
+        free(p->writers[0]);
     free(p->writers);
     free(p);
     return rc;
@@ -153,32 +164,63 @@ static int reopen(eagre_producer_t *p) {
     return EAGRE_OK;
 }
 
-static int64_t block_limit_ns(const eagre_producer_t *p) {
-    return p->options.max_block_ms < 0 ? INT64_MAX : (int64_t)p->options.max_block_ms * 1000000;
+/* Until when a call that begins now may wait. */
+static int64_t block_until(const eagre_producer_t *p) {
+    return p->options.max_block_ms < 0    ? INT64_MAX
+           : p->options.max_block_ms == 0 ? 0
+                                          : eg_mono_ns() + (int64_t)p->options.max_block_ms * 1000000;
+}
+
+/* What asks the daemon may wait for it now: in slices, since it may die and another instance take its place. */
+static void begin_waiting(eagre_producer_t *p, int64_t until) {
+    int64_t slice = eg_mono_ns() + EG_SLEEP_MAX_NS;
+    p->until = (struct eg_until){.ns = until < slice ? until : slice};
+}
+
+static void end_waiting(eagre_producer_t *p) { p->until = (struct eg_until){0}; }
+
+/* Look after the session and, if the instance was replaced, what is mapped. EAGRE_E_NO_DAEMON: none answers; what
+ * goes on later. */
+static int check_session(eagre_producer_t *p) {
+    int rc = eg_session_check(p->e, p->until.ns);
+    if (eg_load_relaxed(&p->e->generation) == p->topic->generation)
+        return rc;
+    rc = reopen(p);
+    return rc == EAGRE_E_WOULD_BLOCK ? EAGRE_E_NO_DAEMON : rc;
+}
+
+/* The detail stays. */
+static int in_vain(int rc, int64_t until) {
+    return rc == EAGRE_E_WOULD_BLOCK && until != 0 ? EAGRE_E_TIMED_OUT : rc;
 }
 
 /* First use of a partition: the daemon hands out its memory. While none answers, wait as for room. */
-static __attribute__((cold)) int writer_open(eagre_producer_t *p, uint32_t partition) {
-    int64_t start = eg_mono_ns();
+static __attribute__((cold)) int writer_open(eagre_producer_t *p, uint32_t partition, int64_t until) {
     struct eg_partition_map *m;
     int rc;
     for (;;) {
+        begin_waiting(p, until);
         rc = eg_topic_partition(p->topic, partition, &m);
-        int64_t left = block_limit_ns(p) - (eg_mono_ns() - start);
-        if (rc != EAGRE_E_NO_DAEMON || left <= 0)
+        int64_t left = until - eg_mono_ns();
+        if ((rc != EAGRE_E_NO_DAEMON && rc != EAGRE_E_WOULD_BLOCK) || left <= 0)
             break;
         static _Atomic uint32_t nobody; /* nobody rings: there is nobody */
-        eg_futex_wait(&nobody, 0, left < SESSION_RETRY_NS ? left : SESSION_RETRY_NS);
-        if (eg_session_check(p->e) == EAGRE_OK && eg_load_relaxed(&p->e->generation) != p->topic->generation &&
-            (rc = reopen(p)) != EAGRE_OK && rc != EAGRE_E_NO_DAEMON)
+        if (rc == EAGRE_E_NO_DAEMON)
+            eg_futex_wait(&nobody, 0, left < SESSION_RETRY_NS ? left : SESSION_RETRY_NS);
+        int session = check_session(p);
+        if (session != EAGRE_OK && session != EAGRE_E_NO_DAEMON) {
+            rc = session;
             break;
+        }
     }
+    end_waiting(p);
     if (rc != EAGRE_OK)
-        return eg_error_add(rc, "topic '%s'", p->topic->name);
+        return eg_error_add(in_vain(rc, until), "topic '%s'", p->topic->name);
     struct eg_writer *w = malloc(sizeof(*w));
     if (w == NULL)
         return eg_error_set(EAGRE_E_NO_MEMORY, "no memory for a writer");
     eg_writer_init(w, m, p->pin, p->e->owner, p->e->full_fence);
+    eg_topic_used_by(m, &w->base);
     p->writers[partition] = w;
     return EAGRE_OK;
 }
@@ -215,7 +257,7 @@ static inline int pick(eagre_producer_t *p, int32_t partition, const void *key, 
     if (__builtin_expect(chosen >= count, 0))
         return partition_missing(p, partition);
     if (__builtin_expect(p->writers[chosen] == NULL, 0)) {
-        int rc = writer_open(p, chosen);
+        int rc = writer_open(p, chosen, block_until(p));
         if (rc != EAGRE_OK)
             return rc;
     }
@@ -227,10 +269,15 @@ static inline int pick(eagre_producer_t *p, int32_t partition, const void *key, 
 
 /* Why there is no room, for who waited in vain. */
 static int no_room(const eagre_producer_t *p, const struct eg_writer *w, int status, int session) {
+    char away[96];
     if (session != EAGRE_OK)
         return eg_error_set(session, "topic '%s' partition %u: its ring is used up and no daemon prepares "
-                                     "the next segment: start eagred again",
-                            p->topic->name, w->map->number);
+                                     "the next segment%s: start eagred again",
+                            p->topic->name, w->map->number, eg_session_away(p->e, away, sizeof(away)));
+    if (eg_topic_waits(w->map))
+        return eg_error_set(status, "topic '%s' partition %u: the daemon (pid %u) has not handed out the next "
+                                    "segment's memory yet: is it stopped?",
+                            p->topic->name, w->map->number, eg_load_relaxed(&p->e->daemon_pid));
     char pids[128] = "";
     size_t used = 0;
     for (int i = 0; i < 8; i++) {
@@ -250,29 +297,32 @@ static int no_room(const eagre_producer_t *p, const struct eg_writer *w, int sta
 /* The claim failed with rc: wait if that helps, as long as max.block.ms allows. */
 static __attribute__((cold, noinline)) int claim_wait(eagre_producer_t *p, struct eg_writer *w, uint64_t length,
                                                       uint32_t count, struct eg_claim *c, int rc) {
-    int64_t start = eg_mono_ns();
-    int64_t limit = block_limit_ns(p);
-    for (;;) {
-        /* NO_DAEMON: it went on to a buffer that only a daemon, or another instance's, can give us. */
-        if (rc != EAGRE_E_WOULD_BLOCK && rc != EAGRE_E_NO_DAEMON)
-            return rc == EAGRE_OK ? rc : eg_error_add(rc, "topic '%s'", p->topic->name);
-        /* `room` first: what happens after this load ends the wait below. */
+    int64_t until = block_until(p);
+    while (rc == EAGRE_E_WOULD_BLOCK || rc == EAGRE_E_NO_DAEMON) {
+        /* NO_DAEMON: it went on to a buffer that only a daemon, or another instance's, can give us.
+         * `room` first: what happens after this load ends the wait below. */
+        begin_waiting(p, until);
         struct eg_partition_status *status = w->map->status;
         uint32_t seen = eg_load_acquire(&status->room);
-        int session = eg_session_check(p->e);
-        if (eg_load_relaxed(&p->e->generation) != p->topic->generation) {
-            rc = reopen(p);
-            if (rc != EAGRE_OK && rc != EAGRE_E_NO_DAEMON)
-                return rc;
+        int session = check_session(p);
+        if (session != EAGRE_OK && session != EAGRE_E_NO_DAEMON) {
+            rc = session;
+            break;
+        }
+        if (status != w->map->status) {
             status = w->map->status;
             seen = eg_load_acquire(&status->room);
         }
         rc = eg_writer_claim(w, length, count, c);
         if (rc != EAGRE_E_WOULD_BLOCK && rc != EAGRE_E_NO_DAEMON)
-            continue;
-        int64_t left = limit - (eg_mono_ns() - start);
-        if (left <= 0)
-            return no_room(p, w, limit == 0 ? EAGRE_E_WOULD_BLOCK : EAGRE_E_TIMED_OUT, session);
+            break;
+        int64_t left = until - eg_mono_ns();
+        if (left <= 0) {
+            end_waiting(p);
+            return no_room(p, w, in_vain(EAGRE_E_WOULD_BLOCK, until), session);
+        }
+        if (eg_topic_waits(w->map) && session == EAGRE_OK)
+            continue; /* it has waited */
         if (p->options.wait == EAGRE_WAIT_SLEEP)
             eg_futex_wait(&status->room, seen, left < EG_SLEEP_MAX_NS ? left : EG_SLEEP_MAX_NS);
         else if (p->options.wait == EAGRE_WAIT_YIELD)
@@ -280,6 +330,8 @@ static __attribute__((cold, noinline)) int claim_wait(eagre_producer_t *p, struc
         else
             eg_cpu_pause();
     }
+    end_waiting(p);
+    return rc == EAGRE_OK ? rc : eg_error_add(rc, "topic '%s'", p->topic->name);
 }
 
 static inline int claim(eagre_producer_t *p, struct eg_writer *w, uint64_t length, uint32_t count,
@@ -565,10 +617,22 @@ static int claim_of(eagre_producer_t *p, const eagre_claim_t *c) {
     return EAGRE_OK;
 }
 
+/* The instance ended while the claim was open, and with it the memory that it lies in. */
+static __attribute__((cold)) int claim_lost(eagre_producer_t *p) {
+    p->claim_open = false;
+    eg_writer_abort(p->claim_writer, &p->claim);
+    return eg_error_set(EAGRE_E_NO_DAEMON, "topic '%s' partition %u: eagred was stopped, or replaced by another instance, "
+                                           "while the claim was open: the record is lost",
+                        p->topic->name, p->claim_writer->map->number);
+}
+
 int eagre_producer_commit(eagre_producer_t *p, eagre_claim_t *c) {
     int rc = claim_of(p, c);
     if (__builtin_expect(rc != EAGRE_OK, 0))
         return rc;
+    if (__builtin_expect(eg_load_relaxed(&p->e->bus->state) == EG_BUS_STOPPED ||
+                             eg_load_acquire(&p->e->generation) != p->topic->generation, 0))
+        return claim_lost(p);
     struct eg_writer *w = p->claim_writer;
     const eagre_claim_t *pub = &p->claim_public;
     uint64_t word = eg_frame_finish(p->claim.frame, p->claim.pos, p->claim.length, p->claim.index, w->seed, w->owner,

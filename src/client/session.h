@@ -28,8 +28,14 @@
 #include <stdint.h>
 #include <sys/un.h>
 
-/* How long a request may take in all, reconnecting included. */
-#define EG_REQUEST_LIMIT_NS 10000000000ll
+/* How long a request may take in all, reconnecting included: 10 s. A test may have less patience. */
+extern int64_t eg_request_limit_ns;
+
+/* Who cannot wait so long still waits so long, once for each request and only as far as its own timeout goes: a
+ * daemon that is well answers sooner. */
+#define EG_PATIENCE_NS 20000000ll
+
+struct eg_late;
 
 /* Handles that are open on a topic: what a daemon is told that takes us up again. */
 struct eg_held {
@@ -37,14 +43,33 @@ struct eg_held {
     uint16_t producers, consumers;
 };
 
+enum eg_stage {
+    EG_OFFLINE = 0, /* no connection */
+    EG_GREETING,    /* HELLO is sent */
+    EG_ATTACHING,   /* ATTACH is sent: a client that reconnects */
+    EG_ONLINE
+};
+
 struct eagre {
     pthread_mutex_t lock;
     const uint32_t *fork_guard; /* reads 0 in a fork child */
     char path[sizeof(((struct sockaddr_un *)0)->sun_path)];
 
-    int sock;         /* -1: no connection */
-    uint32_t next_id; /* of requests */
-    int64_t retry_ns; /* eg_session_check does not try to connect before (monotonic) */
+    int sock; /* -1: no connection */
+    enum eg_stage stage;
+    uint32_t next_id;      /* of requests */
+    struct eg_late *late;  /* requests that wait for their replies, in order; see exchange.h */
+    struct eg_late *step;  /* the one that connecting waits for */
+    int64_t connect_ns;    /* when it began to connect (monotonic) */
+    int64_t retry_ns;      /* eg_session_check does not try to connect before */
+    _Atomic int64_t away_ns; /* since when no daemon has answered (monotonic); 0: one does */
+    int32_t peer_pid;      /* of who listens at the socket; 0: unknown */
+    struct {               /* what HELLO said, until we are online */
+        uint64_t instance_id;
+        uint32_t epoch;
+        uint32_t pid;
+        struct eg_bus *bus; /* of another instance than e->bus, or NULL */
+    } greeting;
     uint64_t instance_id;
     uint32_t epoch; /* of the daemon that we greeted last */
     _Atomic uint32_t daemon_pid;
@@ -65,6 +90,7 @@ struct eagre {
                         and wake-ups need a full fence. Valid once a client */
     _Atomic uint32_t generation; /* + 1 when a reconnect found another instance */
     _Atomic uint32_t handles;    /* open producers and consumers; eagre_close refuses above 0 */
+    uint8_t in[EG_MSG_MAX];      /* a message as it comes */
 };
 
 /* EAGRE_E_FORKED, with a detail, in a fork child. Every entry of the public API asks first. */
@@ -77,24 +103,38 @@ void eg_session_close_fd(const struct eagre *e, int fd);
 /*
  * Send a request (begun by eg_enc_begin; its id is filled in here) and wait for the reply, whose
  * body `reply` then reads from reply_buf. A failure that the daemon reported is returned with its
- * text as the detail. Connects again, once, if there is no connection; 10 s in all, then
- * EAGRE_E_TIMED_OUT. Received descriptors go to fds (the caller owns them; *nfds of them; nfds NULL:
- * none expected). On failure there are none.
+ * text as the detail. Connects again, once, if there is no connection; eg_request_limit_ns in all, then
+ * EAGRE_E_TIMED_OUT; a reply that comes after that is given back. Received descriptors go to fds (the caller
+ * owns them; *nfds of them; nfds NULL: none expected). On failure there are none.
  */
 int eg_session_request(struct eagre *e, struct eg_enc *req, void *reply_buf, size_t reply_cap,
                        struct eg_dec *reply, int *fds, size_t fds_cap, size_t *nfds);
 
-/* The same, and which generation of the instance it was that answered. */
-int eg_session_request_in(struct eagre *e, struct eg_enc *req, void *reply_buf, size_t reply_cap,
-                          struct eg_dec *reply, int *fds, size_t fds_cap, size_t *nfds,
-                          uint32_t *generation);
+/*
+ * The same for who has less time: until_ns (monotonic; in the past: without waiting). *late is NULL at first.
+ * EAGRE_E_WOULD_BLOCK: not answered yet; *late remembers the request, so call again with the same one, or
+ * eg_session_give_up. *generation (may be NULL): of the instance that answered.
+ */
+int eg_session_request_late(struct eagre *e, struct eg_late **late, struct eg_enc *req, void *reply_buf,
+                            size_t reply_cap, struct eg_dec *reply, int *fds, size_t fds_cap, size_t *nfds,
+                            int64_t until_ns, uint32_t *generation);
+void eg_session_give_up(struct eagre *e, struct eg_late **late);
+
+/* What an EAGRE_E_WOULD_BLOCK of the above becomes for a call that has no timeout of its own. */
+int eg_session_timed_out(const struct eagre *e);
+
+/* When a request that is (or will be) under way is not worth waiting for any more. */
+int64_t eg_session_patience(const struct eg_late *late);
 
 /*
- * For slow paths: is there a daemon? Notices a closed socket or a changed bus and tries to connect,
- * without waiting for one to appear and at most each 20 ms. EAGRE_OK, or EAGRE_E_NO_DAEMON while
- * there is none. Compare `generation` afterwards.
+ * For slow paths: is there a daemon? Takes late replies, notices a closed socket or a changed bus and tries to
+ * connect: at most each 20 ms, waiting until until_ns (monotonic) and EG_PATIENCE_NS at most; it goes on
+ * with the next call. EAGRE_OK, or EAGRE_E_NO_DAEMON while none answers. Compare `generation` afterwards.
  */
-int eg_session_check(struct eagre *e);
+int eg_session_check(struct eagre *e, int64_t until_ns);
+
+/* "; the daemon (pid 17) is away for 3.2 s", or "" if it is not. */
+const char *eg_session_away(const struct eagre *e, char *buf, size_t cap);
 
 /* Become a client: owner number, page, bells. Idempotent. */
 int eg_client_attach(struct eagre *e);
@@ -103,25 +143,23 @@ int eg_client_attach(struct eagre *e);
 int eg_pin_cell_get(struct eagre *e, _Atomic uint64_t **cell);
 void eg_pin_cell_put(struct eagre *e, _Atomic uint64_t *cell);
 
-/* A doorbell for one consumer. */
+/* A doorbell for one consumer; the second as eg_session_request_late. */
 int eg_bell_get(struct eagre *e, uint32_t *bell);
+int eg_bell_get_late(struct eagre *e, struct eg_late **late, int64_t until_ns, uint32_t *bell);
 void eg_bell_put(struct eagre *e, uint32_t bell);
 
-/* One handle of that role on that topic fewer. A daemon that is not there now learns it when it is. */
-void eg_session_release(struct eagre *e, uint8_t role, uint32_t topic_uid, uint32_t generation);
+/* Give back what an EG_MSG_OPEN (number: the topic's uid) or EG_MSG_BELL gave in that generation. Waits a second
+ * at most; a daemon that is away is told later. */
+void eg_session_return(struct eagre *e, uint16_t type, uint8_t role, uint32_t number, uint32_t generation);
 
 /* ---- between session.c, attach.c and instance.c; the lock is held -------------------------------- */
 
-/* Connect and greet. EAGRE_E_NO_DAEMON and so on; then sock is -1. */
+/* The lock, unless that takes longer. */
+bool eg_session_lock(struct eagre *e, int64_t until_ns);
+/* Connect, greet, and be again the client that we were. EAGRE_E_WOULD_BLOCK: it goes on with the next call.
+ * Another failure (EAGRE_E_NO_DAEMON and so on): there is no connection. */
 int eg_session_connect(struct eagre *e, int64_t deadline_ns);
 void eg_session_disconnect(struct eagre *e);
-/* One request on the present connection. *sent (may be NULL): the daemon may have seen it. A failed
- * connection is closed (sock -1); a refusal by the daemon leaves it open. */
-int eg_session_exchange(struct eagre *e, struct eg_enc *req, void *reply_buf, size_t reply_cap,
-                        struct eg_dec *reply, int *fds, size_t fds_cap, size_t *nfds,
-                        int64_t deadline_ns, bool *sent);
-/* ATTACH anew (owner 0) or again, and what follows from it. */
-int eg_session_attach(struct eagre *e, int64_t deadline_ns);
 /* Map a received object of at least len bytes; at `at` if that is not NULL. Closes nothing. */
 int eg_session_map(int fd, size_t len, bool writable, void *at, const char *what, void **out);
 

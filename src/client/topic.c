@@ -10,10 +10,20 @@
 
 #include "client/attach.h"
 #include "sys/atomic.h"
+#include "sys/clock.h"
 #include "sys/errbuf.h"
 #include "sys/futex.h"
 #include "sys/shm.h"
 
+struct eg_mapped {
+    struct eg_partition_map map; /* first: this is what others know */
+    bool filled;
+    struct eg_late *late;  /* BUFFERS is under way, */
+    uint32_t wanted;       /* for this one, or ALL */
+    uint8_t *const *user;  /* points into a buffer that must stay */
+};
+
+#define ALL UINT32_MAX
 #define OPEN_FDS 5 /* status, ring, waiters; to producers also bells, the topic's eventfd */
 
 static int outdated(const struct eg_topic *t) {
@@ -25,6 +35,15 @@ static int outdated(const struct eg_topic *t) {
 
 static bool is_outdated(const struct eg_topic *t) {
     return t->generation != eg_load_acquire(&t->e->generation);
+}
+
+static struct eg_mapped *mapped_of(struct eg_partition_map *m) { return (struct eg_mapped *)(void *)m; }
+
+static int64_t until_of(const struct eg_topic *t, const struct eg_late *late) {
+    if (t->until == NULL)
+        return eg_mono_ns() + eg_request_limit_ns;
+    int64_t patience = t->until->impatient && t->until->ns > 0 ? eg_session_patience(late) : INT64_MAX;
+    return t->until->ns < patience ? t->until->ns : patience;
 }
 
 /* ---- buffers ------------------------------------------------------------------------------------- */
@@ -61,9 +80,34 @@ static int put_buffer(struct eg_partition_map *m, uint32_t number, int fd) {
     return EAGRE_OK;
 }
 
-/* Ask for one buffer, or (wanted NULL) for all that the ring uses, and map what comes. */
-static int get_buffers(struct eg_topic *t, struct eg_partition_map *m, const uint32_t *wanted) {
-    uint8_t buf[256];
+/* Buffers that no slot names are not the ring's any more. A lie costs a producer's own topic a request. */
+static void trim(struct eg_mapped *p, uint32_t but) {
+    struct eg_partition_map *m = &p->map;
+    uint64_t named[EG_BUFFERS_MAX / 64] = {0};
+    for (uint32_t i = 0; i < m->slots; i++) {
+        uint32_t n = eg_slot_buffer(eg_load_relaxed(&m->ring->slot[i].word));
+        if (n < EG_BUFFERS_MAX)
+            named[n / 64] |= 1ull << n % 64;
+    }
+    for (uint32_t n = 0; n < EG_BUFFERS_MAX; n++)
+        if (m->bufs[n].base != NULL && n != but && (named[n / 64] >> n % 64 & 1) == 0 &&
+            (p->user == NULL || m->bufs[n].base != *p->user))
+            drop_buffer(m->ctx, m, n);
+}
+
+void eg_topic_trim(struct eg_topic *t) {
+    for (uint32_t i = 0; i < t->partitions_mapped; i++)
+        if (t->maps[i] != NULL && t->maps[i]->filled)
+            trim(t->maps[i], ALL);
+}
+
+void eg_topic_used_by(struct eg_partition_map *m, uint8_t *const *base) { mapped_of(m)->user = base; }
+
+bool eg_topic_waits(const struct eg_partition_map *m) { return ((const struct eg_mapped *)(const void *)m)->late != NULL; }
+
+/* Ask for one buffer, or for ALL that the ring uses, and map what comes. */
+static int get_buffers(struct eg_topic *t, struct eg_mapped *p, uint32_t wanted) {
+    uint8_t buf[64];
     uint8_t answer[1024];
     struct eg_enc req;
     struct eg_dec reply;
@@ -71,15 +115,20 @@ static int get_buffers(struct eg_topic *t, struct eg_partition_map *m, const uin
     size_t nfds = 0;
     uint16_t numbers[EG_RING_SEGMENTS_MAX];
 
+    if (p->wanted != wanted)
+        eg_session_give_up(t->e, &p->late);
+    p->wanted = wanted;
     eg_enc_begin(&req, buf, sizeof(buf), EG_MSG_BUFFERS, 0, 0);
     eg_enc_u8(&req, (uint8_t)t->role);
     eg_enc_u32(&req, t->uid);
-    eg_enc_u32(&req, m->number);
-    eg_enc_u16(&req, wanted == NULL ? 0 : 1);
-    if (wanted != NULL)
-        eg_enc_u16(&req, (uint16_t)*wanted);
-    int rc = eg_session_request(t->e, &req, answer, sizeof(answer), &reply, fds,
-                                EG_RING_SEGMENTS_MAX, &nfds);
+    eg_enc_u32(&req, p->map.number);
+    eg_enc_u16(&req, wanted == ALL ? 0 : 1);
+    if (wanted != ALL)
+        eg_enc_u16(&req, (uint16_t)wanted);
+    int rc = eg_session_request_late(t->e, &p->late, &req, answer, sizeof(answer), &reply, fds,
+                                     EG_RING_SEGMENTS_MAX, &nfds, until_of(t, p->late), NULL);
+    if (rc == EAGRE_E_WOULD_BLOCK)
+        return eg_error_add(rc, "partition %u: its memory", p->map.number);
     if (rc != EAGRE_OK)
         return is_outdated(t) ? outdated(t)
                               : rc; /* the request itself may have found another instance */
@@ -87,17 +136,19 @@ static int get_buffers(struct eg_topic *t, struct eg_partition_map *m, const uin
     for (size_t i = 0; i < n && i < EG_RING_SEGMENTS_MAX; i++)
         numbers[i] = eg_dec_u16(&reply);
     if (!eg_dec_end(&reply) || n != nfds || n > t->slots ||
-        (wanted != NULL && (n != 1 || numbers[0] != *wanted)))
+        (wanted != ALL && (n != 1 || numbers[0] != wanted)))
         rc = eg_error_set(EAGRE_E_PROTOCOL, "topic '%s': eagred's answer to BUFFERS is malformed",
                           t->name);
     else if (is_outdated(t))
         rc = outdated(t);
     for (size_t i = 0; i < nfds; i++) {
         if (rc == EAGRE_OK)
-            rc = put_buffer(m, numbers[i], fds[i]);
+            rc = put_buffer(&p->map, numbers[i], fds[i]);
         else
             close(fds[i]);
     }
+    if (rc == EAGRE_OK && wanted != ALL)
+        trim(p, wanted);
     return rc;
 }
 
@@ -105,7 +156,7 @@ static int op_fetch_buffer(struct eg_partition_map *m, uint32_t number) {
     struct eg_topic *t = m->ctx;
     if (is_outdated(t))
         return outdated(t);
-    return get_buffers(t, m, &number);
+    return get_buffers(t, mapped_of(m), number);
 }
 
 static int op_allocate(struct eg_partition_map *m, uint32_t number, uint64_t from, uint64_t to) {
@@ -158,7 +209,9 @@ static const struct eg_map_ops map_ops = {
 
 /* ---- one partition ------------------------------------------------------------------------------- */
 
-static void clear_map(const struct eg_topic *t, struct eg_partition_map *m) {
+static void clear_map(const struct eg_topic *t, struct eg_mapped *p) {
+    struct eg_partition_map *m = &p->map;
+    eg_session_give_up(t->e, &p->late);
     if (m->ring != NULL)
         eg_unmap(m->ring, t->ring_stride);
     for (uint32_t i = 0; i < EG_BUFFERS_MAX; i++)
@@ -174,7 +227,7 @@ static int check_ring(const struct eg_topic *t, const struct eg_partition_map *m
     return rc == EAGRE_OK ? rc : eg_error_add(rc, "topic '%s' partition %u", t->name, m->number);
 }
 
-/* Fill an empty map. On failure it holds nothing that clear_map does not drop. */
+/* Fill an empty map, but for its buffers. On failure it holds nothing that clear_map does not drop. */
 static int fill_map(struct eg_topic *t, uint32_t partition, struct eg_partition_map *m) {
     bool producer = t->role == EG_ROLE_PRODUCER;
     void *ring;
@@ -205,8 +258,7 @@ static int fill_map(struct eg_topic *t, uint32_t partition, struct eg_partition_
     if (rc != EAGRE_OK)
         return eg_error_add(rc, "topic '%s' partition %u: ring", t->name, partition);
     m->ring = ring;
-    rc = check_ring(t, m);
-    return rc == EAGRE_OK ? get_buffers(t, m, NULL) : rc;
+    return check_ring(t, m);
 }
 
 uint32_t eg_topic_partitions(struct eg_topic *t) {
@@ -218,7 +270,7 @@ uint32_t eg_topic_partitions(struct eg_topic *t) {
     if (n > EG_TOPIC_PARTITIONS_MAX || eg_status_bytes(n) > t->status_bytes ||
         eg_waiters_bytes(n) > t->waiters_bytes || n > t->ring_bytes / t->ring_stride)
         return t->partitions_mapped;
-    struct eg_partition_map **maps = reallocarray(t->maps, n, sizeof(struct eg_partition_map *));
+    struct eg_mapped **maps = reallocarray(t->maps, n, sizeof(*maps));
     if (maps == NULL)
         return t->partitions_mapped; /* we look again next time */
     for (uint32_t p = t->partitions_mapped; p < n; p++)
@@ -229,8 +281,10 @@ uint32_t eg_topic_partitions(struct eg_topic *t) {
 }
 
 int eg_topic_partition(struct eg_topic *t, uint32_t partition, struct eg_partition_map **out) {
-    if (partition < t->partitions_mapped && t->maps[partition] != NULL) {
-        *out = t->maps[partition];
+    struct eg_mapped *p = partition < t->partitions_mapped ? t->maps[partition] : NULL;
+    int rc = EAGRE_OK;
+    if (p != NULL && p->filled) {
+        *out = &p->map;
         return EAGRE_OK;
     }
     uint32_t n = eg_topic_partitions(t);
@@ -240,17 +294,25 @@ int eg_topic_partition(struct eg_topic *t, uint32_t partition, struct eg_partiti
                             n);
     if (is_outdated(t))
         return outdated(t);
-    struct eg_partition_map *m = calloc(1, sizeof(*m));
-    if (m == NULL)
-        return eg_error_set(EAGRE_E_NO_MEMORY, "topic '%s': %s", t->name, strerror(errno));
-    int rc = fill_map(t, partition, m);
+    if (p == NULL) {
+        p = calloc(1, sizeof(*p));
+        if (p == NULL)
+            return eg_error_set(EAGRE_E_NO_MEMORY, "topic '%s': %s", t->name, strerror(errno));
+        t->maps[partition] = p;
+        rc = fill_map(t, partition, &p->map);
+    }
+    if (rc == EAGRE_OK)
+        rc = get_buffers(t, p, ALL);
+    if (rc == EAGRE_E_WOULD_BLOCK)
+        return rc;
     if (rc != EAGRE_OK) {
-        clear_map(t, m);
-        free(m);
+        t->maps[partition] = NULL;
+        clear_map(t, p);
+        free(p);
         return rc;
     }
-    t->maps[partition] = m;
-    *out = m;
+    p->filled = true;
+    *out = &p->map;
     return EAGRE_OK;
 }
 
@@ -290,6 +352,10 @@ static int map_objects(struct eg_topic *t, const int *fds) {
     return EAGRE_OK;
 }
 
+static void release(const struct eg_topic *t) {
+    eg_session_return(t->e, EG_MSG_OPEN, (uint8_t)t->role, t->uid, t->generation);
+}
+
 /* One OPEN. Fills everything but maps. On failure t holds what unmap_objects drops. */
 static int open_once(struct eg_topic *t) {
     uint8_t buf[1024];
@@ -310,8 +376,10 @@ static int open_once(struct eg_topic *t) {
     eg_enc_str(&req, t->name);
     /* The generation of who granted it: the request itself may find that the instance was replaced, and a grant
      * that is not given back blocks a topic with writers=single. */
-    int rc = eg_session_request_in(t->e, &req, answer, sizeof(answer), &reply, fds, OPEN_FDS, &nfds,
-                                   &t->generation);
+    int rc = eg_session_request_late(t->e, &t->late, &req, answer, sizeof(answer), &reply, fds, OPEN_FDS, &nfds,
+                                     until_of(t, t->late), &t->generation);
+    if (rc == EAGRE_E_WOULD_BLOCK)
+        return eg_error_add(rc, "topic '%s'", t->name);
     if (rc != EAGRE_OK)
         return rc;
     t->uid = eg_dec_u32(&reply);
@@ -340,7 +408,7 @@ static int open_once(struct eg_topic *t) {
         if (fds[i] >= 0)
             close(fds[i]);
     if (rc != EAGRE_OK)
-        eg_session_release(t->e, (uint8_t)t->role, t->uid, t->generation);
+        release(t);
     return rc;
 }
 
@@ -360,25 +428,30 @@ static void unmap_objects(struct eg_topic *t) {
     eg_session_close_fd(t->e, t->event_fd);
 }
 
+static void make_empty(struct eg_topic *t, struct eagre *e, int role, const char *name, const struct eg_until *until) {
+    *t = (struct eg_topic){.e = e, .role = role, .ring_fd = -1, .event_fd = -1, .until = until};
+    memcpy(t->name, name, strlen(name) + 1);
+}
+
 /* Open t->name for t->role in t, which is otherwise empty; once more if eagred was replaced. */
 static int open_objects(struct eg_topic *t) {
     int rc = EAGRE_OK;
     for (int attempt = 0; attempt < 2; attempt++) {
         rc = open_once(t);
-        if (rc == EAGRE_OK)
+        if (rc == EAGRE_OK || rc == EAGRE_E_WOULD_BLOCK)
             return rc;
-        struct eg_topic empty = {.e = t->e, .role = t->role, .ring_fd = -1, .event_fd = -1};
+        char name[sizeof(t->name)];
         bool again = is_outdated(t);
-        memcpy(empty.name, t->name, sizeof(empty.name));
+        memcpy(name, t->name, sizeof(name));
         unmap_objects(t);
-        *t = empty;
+        make_empty(t, t->e, t->role, name, t->until);
         if (!again)
             break;
     }
     return rc;
 }
 
-int eg_topic_open(struct eagre *e, int role, const char *name, struct eg_topic **out) {
+int eg_topic_open(struct eagre *e, int role, const char *name, const struct eg_until *until, struct eg_topic **out) {
     size_t n = strlen(name);
     if (n == 0 || n > EG_TOPIC_NAME_MAX)
         return eg_error_set(EAGRE_E_INVALID, "a topic's name has 1 to %u bytes, this one has %zu",
@@ -386,69 +459,97 @@ int eg_topic_open(struct eagre *e, int role, const char *name, struct eg_topic *
     int rc = eg_client_attach(e);
     if (rc != EAGRE_OK)
         return rc;
-    struct eg_topic *t = calloc(1, sizeof(*t));
+    struct eg_topic *t = malloc(sizeof(*t));
     if (t == NULL)
         return eg_error_set(EAGRE_E_NO_MEMORY, "topic '%s': %s", name, strerror(errno));
-    t->e = e;
-    t->role = role;
-    t->ring_fd = t->event_fd = -1;
-    memcpy(t->name, name, n + 1);
+    make_empty(t, e, role, name, NULL);
     rc = open_objects(t);
     if (rc != EAGRE_OK) {
+        eg_session_give_up(e, &t->late);
         free(t);
-        return rc;
+        return rc == EAGRE_E_WOULD_BLOCK ? EAGRE_E_TIMED_OUT : rc;
     }
+    t->until = until;
     *out = t;
     return EAGRE_OK;
+}
+
+/* What a reopening has got so far goes back. opened: its OPEN was granted. */
+static void drop_next(struct eg_topic *t, bool opened) {
+    struct eg_topic *next = t->next;
+    if (next == NULL)
+        return;
+    t->next = NULL;
+    eg_session_give_up(next->e, &next->late);
+    if (opened)
+        release(next);
+    unmap_objects(next);
+    free(next);
 }
 
 void eg_topic_close(struct eg_topic *t) {
     if (t == NULL)
         return;
-    eg_session_release(t->e, (uint8_t)t->role, t->uid, t->generation);
+    drop_next(t, t->next != NULL && t->next->status != NULL);
+    release(t);
     unmap_objects(t);
     free(t);
 }
 
-int eg_topic_reopen(struct eg_topic *t) {
-    struct eg_topic now = {.e = t->e, .role = t->role, .ring_fd = -1, .event_fd = -1};
-    memcpy(now.name, t->name, sizeof(now.name));
-    int rc = open_objects(&now);
-    if (rc == EAGRE_E_UNKNOWN_TOPIC || (rc == EAGRE_OK && now.uid != t->uid)) {
-        if (rc == EAGRE_OK) {
-            eg_session_release(now.e, (uint8_t)now.role, now.uid, now.generation);
-            unmap_objects(&now);
-        }
-        return eg_error_set(EAGRE_E_TOPIC_DELETED,
-                            "topic '%s' was deleted while eagred was replaced", t->name);
+/* Open the topic in t->next. */
+static int open_next(struct eg_topic *t) {
+    if (t->next != NULL && t->next->status != NULL && !is_outdated(t->next))
+        return EAGRE_OK;
+    if (t->next != NULL && t->next->status != NULL)
+        drop_next(t, false); /* its instance was replaced, too */
+    if (t->next == NULL) {
+        t->next = malloc(sizeof(*t->next));
+        if (t->next == NULL)
+            return eg_error_set(EAGRE_E_NO_MEMORY, "topic '%s': %s", t->name, strerror(errno));
+        make_empty(t->next, t->e, t->role, t->name, t->until);
     }
+    int rc = open_objects(t->next);
+    if (rc == EAGRE_E_WOULD_BLOCK)
+        return rc;
+    bool gone = rc == EAGRE_E_UNKNOWN_TOPIC || (rc == EAGRE_OK && t->next->uid != t->uid);
+    if (rc != EAGRE_OK || gone)
+        drop_next(t, rc == EAGRE_OK);
+    return gone ? eg_error_set(EAGRE_E_TOPIC_DELETED, "topic '%s' was deleted while eagred was replaced", t->name) : rc;
+}
+
+int eg_topic_reopen(struct eg_topic *t) {
+    int rc = open_next(t);
     if (rc != EAGRE_OK)
         return rc;
+    struct eg_topic *now = t->next;
 
     /* New maps for those that are in use, then their contents move to the old places. */
     for (uint32_t p = 0; p < t->partitions_mapped && rc == EAGRE_OK; p++) {
         struct eg_partition_map *unused;
-        if (t->maps[p] != NULL)
-            rc = eg_topic_partition(&now, p, &unused);
+        if (t->maps[p] != NULL && t->maps[p]->filled)
+            rc = eg_topic_partition(now, p, &unused);
     }
+    if (rc == EAGRE_E_WOULD_BLOCK)
+        return rc;
     if (rc != EAGRE_OK) {
-        eg_session_release(now.e, (uint8_t)now.role, now.uid, now.generation);
-        unmap_objects(&now);
+        drop_next(t, true);
         return rc;
     }
     for (uint32_t p = 0; p < t->partitions_mapped; p++) {
-        if (t->maps[p] == NULL)
+        if (t->maps[p] == NULL || !t->maps[p]->filled)
             continue;
-        struct eg_partition_map old = *t->maps[p];
-        *t->maps[p] = *now.maps[p];
-        t->maps[p]->ctx = t;
-        *now.maps[p] = old; /* to be dropped with the rest */
-        struct eg_partition_map *place = now.maps[p];
-        now.maps[p] = t->maps[p];
+        struct eg_partition_map old = t->maps[p]->map;
+        t->maps[p]->map = now->maps[p]->map;
+        t->maps[p]->map.ctx = t;
+        eg_session_give_up(t->e, &t->maps[p]->late);
+        now->maps[p]->map = old; /* to be dropped with the rest */
+        struct eg_mapped *place = now->maps[p];
+        now->maps[p] = t->maps[p];
         t->maps[p] = place;
     }
     struct eg_topic old = *t;
-    *t = now;
+    *t = *now;
+    free(now);
     unmap_objects(&old);
     return EAGRE_OK;
 }

@@ -8,6 +8,14 @@
 #include "client/session.h"
 #include "log/map.h"
 
+struct eg_mapped; /* a partition */
+
+/* How long what asks the daemon may wait for it. */
+struct eg_until {
+    int64_t ns;     /* monotonic; 0: not at all */
+    bool impatient; /* and EG_PATIENCE_NS a request at most */
+};
+
 struct eg_topic {
     struct eagre *e;
     char name[EG_TOPIC_NAME_MAX + 1];
@@ -30,12 +38,20 @@ struct eg_topic {
     uint32_t align;
     bool single_writer;
 
-    uint32_t partitions_mapped;     /* entries of maps; present partitions when last looked */
-    struct eg_partition_map **maps; /* [partitions_mapped]; NULL: not mapped yet */
+    uint32_t partitions_mapped; /* entries of maps; present partitions when last looked */
+    struct eg_mapped **maps;    /* [partitions_mapped]; NULL: not used yet */
+
+    const struct eg_until *until; /* the handle's; NULL: eg_request_limit_ns */
+    struct eg_late *late;         /* OPEN is under way */
+    struct eg_topic *next;        /* what eg_topic_reopen has got so far */
 };
 
-/* OPEN it for the role, attaching first if needed. EAGRE_E_UNKNOWN_TOPIC, _PERMISSION, _BUSY, ... */
-int eg_topic_open(struct eagre *e, int role, const char *name, struct eg_topic **out);
+/*
+ * OPEN it for the role, attaching first if needed, in eg_request_limit_ns at most. EAGRE_E_UNKNOWN_TOPIC,
+ * _PERMISSION, _BUSY, ... Then *until says how long the calls below, and the map's fetch_buffer, may wait: they
+ * return EAGRE_E_WOULD_BLOCK, take up the daemon's answer when they are called again, and may be left at that.
+ */
+int eg_topic_open(struct eagre *e, int role, const char *name, const struct eg_until *until, struct eg_topic **out);
 
 /* Unmap everything and give the role back. The maps are freed. NULL is fine. */
 void eg_topic_close(struct eg_topic *t);
@@ -46,6 +62,17 @@ uint32_t eg_topic_partitions(struct eg_topic *t);
 /* The map of a partition: made, with the buffers that its ring uses, on first use; then the same
  * pointer until close. EAGRE_E_UNKNOWN_PARTITION, EAGRE_E_NO_DAEMON, ... */
 int eg_topic_partition(struct eg_topic *t, uint32_t partition, struct eg_partition_map **out);
+
+/* Is the map's handle waiting for a buffer that the daemon has not handed out yet? */
+bool eg_topic_waits(const struct eg_partition_map *m);
+
+/*
+ * A buffer that readers held, and that the ring does not use any more, is memory that nobody else has: it is
+ * unmapped when the handle gets another buffer, and here. *base lies in the buffer that the handle is in: that
+ * one stays (NULL: in none).
+ */
+void eg_topic_used_by(struct eg_partition_map *m, uint8_t *const *base);
+void eg_topic_trim(struct eg_topic *t);
 
 /*
  * After e->generation != t->generation: open it in the new instance and refill all maps, which stay

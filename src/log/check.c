@@ -24,7 +24,7 @@ static void problem(struct eg_check_report *r, const char *fmt, ...) {
 static bool on_chain(const struct eg_partition_map *m, uint8_t *base, uint64_t allocated, uint64_t pos,
                      uint64_t index) {
     uint64_t at = EG_SEGMENT_DATA, n = 0;
-    while (at < pos && at + sizeof(uint64_t) <= allocated) {
+    while (at < pos && at < m->capacity && at + sizeof(uint64_t) <= allocated) {
         uint64_t word = eg_load_acquire(&eg_frame_at(base, at)->word);
         if (!eg_word_is_sane(word, at, m->capacity, m->align) || eg_word_kind(word) == EG_KIND_EOS)
             return false;

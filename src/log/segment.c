@@ -24,8 +24,9 @@ int eg_segment_map(struct eg_partition_map *m, uint32_t number, uint64_t seq) {
             return rc;
     }
     int rc = eg_segment_check(eg_map_header(m, number), m->uid, seq, m->capacity);
+    /* Its topic is of our layout: another version here is damage, too, and no reason to give up the handle. */
     if (rc != EAGRE_OK)
-        return eg_error_add(rc, "partition %u", m->number);
+        return eg_error_add(EAGRE_E_CORRUPT, "partition %u", m->number);
     return EAGRE_OK;
 }
 

@@ -35,7 +35,9 @@
  *   TOPIC_LIST   > str after (exclusive), < u8 more, u16 n, n x (str name, u32 uid, u32 partitions, u8 storage)
  *   TOPIC_DESCRIBE > str name             < u32 uid, u16 n, n x (str name, str value, u8 is default)
  *   PARTITIONS > str name, u32 from       < u8 more, u16 n, n x (u32 partition, u32 state, i64 log start, i64 end,
- *                                           u64 active seq, u64 hot segments, u64 memory bytes, u64 pinned bytes)
+ *                                           u64 active seq, u64 hot segments, u64 memory bytes, u64 pinned bytes,
+ *                                           i64 stalled offset or -1, u32 its pid, u64 ms)
+ *                                           end: one behind the last offset that is taken. more, n 0: ask again
  *   TRIM     > str topic, u32 partition, i64 before         records before this offset go (Kafka's DeleteRecords)
  *            < i64 log start
  *   DISK_RESUME > str topic, u32 partition                  leave disk state ERROR after re-reading the medium

@@ -34,12 +34,25 @@ static int status_of(int error) {
         return EAGRE_E_NO_MEMORY;
     case EMFILE:
     case ENFILE:
+    case EFBIG:
         return EAGRE_E_LIMIT;
     case EACCES:
     case EPERM:
         return EAGRE_E_PERMISSION;
     default:
         return EAGRE_E_SYSTEM;
+    }
+}
+
+/* Which limit of this process it is, where the kernel's text does not say so. */
+static const char *hint_of(int error) {
+    switch (error) {
+    case EMFILE:
+        return ": raise RLIMIT_NOFILE (ulimit -n, LimitNOFILE of the unit)";
+    case EFBIG: /* or SIGXFSZ, which the daemon ignores */
+        return ": raise RLIMIT_FSIZE (ulimit -f, LimitFSIZE of the unit), which counts for memfds, too";
+    default:
+        return "";
     }
 }
 
@@ -54,8 +67,8 @@ int eg_memfd_create(const char *name, size_t size, bool hugetlb, int *fd_out) {
         fd = memfd_create(name, flags);
     }
     if (fd < 0) {
-        return eg_error_set(status_of(errno), "memfd '%s': cannot create it%s: %s", name,
-                            hugetlb ? " with huge pages" : "", strerror(errno));
+        return eg_error_set(status_of(errno), "memfd '%s': cannot create it%s: %s%s", name,
+                            hugetlb ? " with huge pages" : "", strerror(errno), hint_of(errno));
     }
     const char *what = "set its mode";
     if (fchmod(fd, 0600) != 0) {
@@ -80,8 +93,8 @@ fail:;
                             "memfd '%s': %zu bytes is no multiple of the huge page size", name,
                             size);
     }
-    return eg_error_set(status_of(error), "memfd '%s' of %zu bytes: cannot %s: %s", name, size,
-                        what, strerror(error));
+    return eg_error_set(status_of(error), "memfd '%s' of %zu bytes: cannot %s: %s%s", name, size,
+                        what, strerror(error), hint_of(error));
 }
 
 int eg_memfd_check(int fd, size_t *size_out) {

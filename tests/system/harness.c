@@ -165,6 +165,18 @@ int eg_wait_exit(pid_t pid) {
     return decode(status);
 }
 
+size_t eg_count_fds(pid_t pid) {
+    char path[40];
+    size_t n = 0;
+    snprintf(path, sizeof(path), "/proc/%d/fd", (int)pid);
+    DIR *d = opendir(path);
+    assert_non_null(d);
+    while (readdir(d) != NULL)
+        n++;
+    closedir(d);
+    return n;
+}
+
 void eg_wait_until(bool (*f)(void *ctx), void *ctx, const char *what) {
     int64_t deadline = now_ms() + EG_TEST_LIMIT_MS;
     while (!f(ctx)) {

@@ -78,6 +78,8 @@ pid_t eg_spawn(const struct eg_test_bus *b, int in, int out, int err, const char
 int eg_wait_exit(pid_t pid);
 /* Until a process that need not be a child is gone (a zombie is). */
 void eg_wait_gone(pid_t pid);
+/* Descriptors that a process has. */
+size_t eg_count_fds(pid_t pid);
 /* Until f(ctx) is true. */
 void eg_wait_until(bool (*f)(void *ctx), void *ctx, const char *what);
 

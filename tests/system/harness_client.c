@@ -43,9 +43,13 @@ void eg_client_close(void) {
     e = NULL;
 }
 
-int eg_setup_client(void **state) {
+void eg_client_setup(void) {
     if (life[0] < 0)
         assert_int_equal(pipe2(life, O_CLOEXEC), 0);
+}
+
+int eg_setup_client(void **state) {
+    eg_client_setup();
     eg_setup_bus(state);
     bus = *state;
     eg_client_open(bus->socket);

@@ -54,6 +54,8 @@ void eg_expect(const char *text);
 /* A place for "claim", written and not published. */
 void eg_claim(eagre_producer_t *by, eagre_claim_t *out);
 
+/* Before eg_start(), for who does without eg_setup_client(). */
+void eg_client_setup(void);
 /* f runs in a child; returns when it has said so on `ready`. When f returns the child stays. */
 pid_t eg_start(void (*f)(int ready, int extra), int extra);
 /* Do nothing more, until the test ends or somebody kills us. Who forks in f calls it, too. */

@@ -71,6 +71,16 @@ int eg_raw_ask(struct eg_raw *r) {
     return status;
 }
 
+size_t eg_make_hello(uint8_t *buf, size_t cap) {
+    struct eg_enc e;
+    eg_enc_begin(&e, buf, cap, EG_MSG_HELLO, 7, 0);
+    eg_enc_u32(&e, EG_LAYOUT_VERSION);
+    eg_enc_u32(&e, eg_layout_fingerprint());
+    eg_enc_u32(&e, 1);
+    eg_enc_str(&e, "test");
+    return e.used;
+}
+
 uint64_t eg_raw_hello(struct eg_raw *r, uint32_t *epoch_out) {
     eg_raw_begin(r, EG_MSG_HELLO);
     eg_enc_u32(&r->enc, EG_LAYOUT_VERSION);

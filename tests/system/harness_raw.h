@@ -35,6 +35,8 @@ int eg_raw_ask(struct eg_raw *r);
 int eg_raw_send(struct eg_raw *r, const void *data, size_t n);
 /* Wait for a message: status of the reply, or 1. */
 int eg_raw_receive(struct eg_raw *r);
+/* A HELLO as a message; returns its size. */
+size_t eg_make_hello(uint8_t *buf, size_t cap);
 /* HELLO; fails the test unless it is answered well. Returns the instance id. */
 uint64_t eg_raw_hello(struct eg_raw *r, uint32_t *epoch_out);
 /* One figure of STATUS; "" if there is no such name. */

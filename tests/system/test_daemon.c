@@ -189,6 +189,32 @@ static void a_killed_keeper_is_replaced_and_gets_everything(void **state) {
     assert_int_equal(epoch, 2);
 }
 
+/* The daemon learns of one death twice at once: by what it asks the keeper, and by the end of the connection. */
+static void a_keeper_killed_under_a_request_is_replaced_once(void **state) {
+    struct eg_test_bus *b = *state;
+    pid_t keeper = eg_bus_keeper(b);
+    siginfo_t info;
+    char pid[16];
+    eg_raw_connect(&raw, b->socket);
+    eg_raw_hello(&raw, NULL);
+    kill(b->pid, SIGSTOP);
+    assert_int_equal(waitid(P_PID, (id_t)b->pid, &info, WSTOPPED), 0);
+    eg_raw_begin(&raw, EG_MSG_ATTACH); /* its page goes to the keeper */
+    eg_enc_u32(&raw.enc, 0);
+    eg_enc_u64(&raw.enc, 0);
+    assert_int_equal(eg_raw_send(&raw, raw.enc.data, raw.enc.used), 0);
+    kill(keeper, SIGKILL);
+    eg_wait_gone(keeper);
+    kill(b->pid, SIGCONT);
+    assert_int_equal(eg_raw_receive(&raw), 0);
+    eg_raw_figure(&raw, "keeper.pid", pid, sizeof(pid)); /* whatever came with the request is over */
+    char *log = eg_bus_log(b), *first = strstr(log, "starting another");
+    assert_non_null(first);
+    assert_null(strstr(first + 1, "starting another"));
+    free(log);
+    eg_raw_close(&raw);
+}
+
 static void a_keeper_without_daemon_ends_after_its_time(void **state) {
     struct eg_test_bus *b = *state;
     eg_bus_start(b, "--keeper.linger.ms=1", NULL);
@@ -466,6 +492,7 @@ int main(void) {
         STARTED(memory_of_another_directory_is_refused),
         STARTED(memory_outlives_sigusr2),
         STARTED(a_killed_keeper_is_replaced_and_gets_everything),
+        STARTED(a_keeper_killed_under_a_request_is_replaced_once),
         STOPPED(a_keeper_without_daemon_ends_after_its_time),
         STARTED(the_keeper_ignores_the_terminal_and_obeys_sigterm),
         STOPPED(without_keeper_memory_ends_with_the_daemon),

@@ -5,7 +5,6 @@
 
 #include <cmocka.h>
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -53,28 +52,6 @@ static void others_are_served(struct eg_test_bus *b) {
     free(r);
 }
 
-static size_t count_fds(pid_t pid) {
-    char path[40];
-    size_t n = 0;
-    snprintf(path, sizeof(path), "/proc/%d/fd", (int)pid);
-    DIR *d = opendir(path);
-    assert_non_null(d);
-    while (readdir(d) != NULL)
-        n++;
-    closedir(d);
-    return n;
-}
-
-static size_t make_hello(uint8_t *buf, size_t cap) {
-    struct eg_enc e;
-    eg_enc_begin(&e, buf, cap, EG_MSG_HELLO, 7, 0);
-    eg_enc_u32(&e, EG_LAYOUT_VERSION);
-    eg_enc_u32(&e, eg_layout_fingerprint());
-    eg_enc_u32(&e, 1);
-    eg_enc_str(&e, "hostile");
-    return e.used;
-}
-
 /* What the daemon answers to one message on a connection of its own; then whether it hangs up. */
 static void expect(struct eg_test_bus *b, const void *data, size_t n, int status, bool closed) {
     eg_raw_connect(&bad, b->socket);
@@ -88,7 +65,7 @@ static void expect(struct eg_test_bus *b, const void *data, size_t n, int status
 static void every_truncation(void **state) {
     struct eg_test_bus *b = *state;
     uint8_t buf[128];
-    size_t n = make_hello(buf, sizeof(buf));
+    size_t n = eg_make_hello(buf, sizeof(buf));
     for (size_t i = 1; i < n; i++)
         expect(b, buf, i, EAGRE_E_PROTOCOL, true);
     buf[n] = 0;
@@ -110,7 +87,7 @@ static void an_empty_message_is_an_end(void **state) {
 static void oversized_messages(void **state) {
     struct eg_test_bus *b = *state;
     static uint8_t big[100000];
-    make_hello(big, sizeof(big));
+    eg_make_hello(big, sizeof(big));
     expect(b, big, sizeof(big), EAGRE_E_PROTOCOL, true);
     expect(b, big, EG_MSG_MAX + 1, EAGRE_E_PROTOCOL, true);
     expect(b, big, EG_MSG_MAX, EAGRE_E_PROTOCOL, true);
@@ -120,11 +97,11 @@ static void oversized_messages(void **state) {
 static void versions_that_differ(void **state) {
     struct eg_test_bus *b = *state;
     uint8_t buf[128];
-    size_t n = make_hello(buf, sizeof(buf));
+    size_t n = eg_make_hello(buf, sizeof(buf));
     buf[20] ^= 1; /* the fingerprint */
     expect(b, buf, n, EAGRE_E_VERSION, false);
     assert_non_null(strstr(bad.detail, "same version"));
-    make_hello(buf, sizeof(buf));
+    eg_make_hello(buf, sizeof(buf));
     buf[4] = 2; /* the protocol's version */
     expect(b, buf, n, EAGRE_E_VERSION, true);
     others_are_served(b);
@@ -273,7 +250,7 @@ static void a_peer_that_does_not_read(void **state) {
 static void a_peer_that_collects_descriptors(void **state) {
     struct eg_test_bus *b = *state;
     uint8_t buf[128];
-    size_t n = make_hello(buf, sizeof(buf));
+    size_t n = eg_make_hello(buf, sizeof(buf));
     eg_raw_connect(&bad, b->socket);
     int sent = 0;
     while (sent < 100000 && eg_raw_send(&bad, buf, n) == 0)
@@ -289,15 +266,15 @@ static void descriptors_that_nobody_asked_for(void **state) {
     int fds[64];
     for (size_t i = 0; i < 64; i++)
         fds[i] = 0;
-    size_t n = make_hello(buf, sizeof(buf));
+    size_t n = eg_make_hello(buf, sizeof(buf));
     others_are_served(b);
     eg_wait_until(only_good_is_left, NULL, "closed connections are forgotten");
-    size_t before = count_fds(b->pid);
+    size_t before = eg_count_fds(b->pid);
     eg_raw_connect(&bad, b->socket);
     assert_true(eg_sendmsg_fds(bad.fd, buf, n, fds, 64, 0) == (ssize_t)n);
     assert_int_equal(eg_raw_receive(&bad), 0);
     close(bad.fds[0]);
-    assert_int_equal(count_fds(b->pid), before + 1); /* its connection */
+    assert_int_equal(eg_count_fds(b->pid), before + 1); /* its connection */
     eg_raw_close(&bad);
 }
 

@@ -237,7 +237,7 @@ static void verify_finds_what_is_wrong(void **state) {
     const struct eg_test_bus *b = *state;
     char text[128];
     make(b);
-    hit(6, ".log", made[1].middle_frame + 40, 1, 1);
+    hit(6, ".log", made[1].middle_frame + 20, 1, 1);
     snprintf(text, sizeof(text), "position %" PRIu64, made[1].middle_frame);
     HAS(1, text, "verify", b->data);
     HAS(1, "later flush", "verify", b->data);
@@ -267,9 +267,9 @@ static void verify_finds_what_is_wrong(void **state) {
     unlink(path_of(6, ".log"));
     HAS(1, "segment 6 is missing", "verify", b->data);
     make(b);
-    rename(path_of(6, ".log"), path_of(8, ".log"));
-    HAS(1, "is of segment 6, expected 8", "verify", b->data);
-    unlink(path_of(8, ".log"));
+    rename(path_of(5, ".log"), path_of(4, ".log"));
+    HAS(1, "is of segment 5, expected 4", "verify", b->data);
+    unlink(path_of(4, ".log"));
 
     make(b); /* a good file, whose offsets do not follow */
     struct eg_logfile_id id = file_id;
@@ -325,8 +325,8 @@ static void repair_puts_damage_aside_and_never_cuts_it(void **state) {
     const struct eg_test_bus *b = *state;
     uint8_t *was, *is;
     make(b);
-    hit(6, ".log", made[1].middle_frame + 40, 1, 1);
-    hit(7, ".log", made[2].middle_frame + 40, 1, 1); /* the last one, too: later flushes lie behind */
+    hit(6, ".log", made[1].middle_frame + 20, 1, 1);
+    hit(7, ".log", made[2].middle_frame + 20, 1, 1); /* the last one, too: later flushes lie behind */
     uint32_t before = digest();
     HAS(1, "would put it aside", "repair", b->data);
     assert_int_equal(digest(), before);
@@ -342,7 +342,7 @@ static void repair_puts_damage_aside_and_never_cuts_it(void **state) {
     assert_true(dumped(1, b->data) >= all_records - 4); /* what is good in it can still be had */
     /* one that was put aside before is not overwritten */
     make(b);
-    hit(6, ".log", made[1].middle_frame + 40, 1, 1);
+    hit(6, ".log", made[1].middle_frame + 20, 1, 1);
     before = digest();
     HAS(1, "File exists", "repair", b->data, "--yes");
     assert_int_equal(digest(), before);
@@ -374,8 +374,11 @@ static void half_made_files_are_no_damage(void **state) {
     struct eg_logfile_id id = file_id;
     make(b);
     write_file(path_of(8, ".log"), "", 0);
-    hit(7, ".log", made[2].end, 8, 0);
-    HAS(1, "without an end", "verify", b->data); /* 7 is not the last one now */
+    HAS(0, "0 problems", "verify", b->data); /* 7 still is the last one in which something is */
+    hit(7, ".log", made[2].last_frame + 20, 1, 4);
+    HAS(1, "torn tail", "verify", b->data);
+    HAS(0, "cut behind", "repair", b->data, "--yes");
+    HAS(0, "0 problems", "verify", b->data);
     unlink(path_of(7, ".log"));
     unlink(path_of(8, ".log"));
     write_file(path_of(7, ".log"), "", 0);
@@ -391,8 +394,6 @@ static void half_made_files_are_no_damage(void **state) {
     write_file(path_of(7, ".log"), file.bytes, id.capacity);
     fake_file_drop(&file);
     HAS(1, "is of segment 9, expected 7", "verify", b->data);
-    memset(&id, 0xee, sizeof(id));
-    write_file(path_of(7, ".log"), &id, sizeof(id));
     unlink(path_of(7, ".log"));
     mkdir(path_of(7, ".log"), 0700); /* no file at all */
     HAS(1, "cannot read it", "verify", b->data);
@@ -435,9 +436,9 @@ static void survives_random_damage(void **state) {
         uint32_t before = digest();
         EG_RUN(&r, NULL, NULL, "eagre", "log", "repair", "--yes", b->data);
         assert_true(r.status <= 1);
-        assert_null(strstr(r.out, "cut behind"));
+        if (digest() != before)
+            fail_msg("round %d: repaired again: %s", round, r.out);
         eg_run_free(&r);
-        assert_int_equal(digest(), before);
     }
 }
 

@@ -64,13 +64,15 @@ static int teardown(void **state) {
     return eg_teardown_bus(state);
 }
 
-static eagre_producer_t *producer(int32_t max_block_ms) {
+static eagre_producer_t *producer_of(const char *topic, int32_t max_block_ms) {
     eagre_producer_options_t o = EAGRE_PRODUCER_OPTIONS_INIT;
     eagre_producer_t *p;
     o.max_block_ms = max_block_ms;
-    OK(eagre_producer_open(e, "t", &o, &p));
+    OK(eagre_producer_open(e, topic, &o, &p));
     return p;
 }
+
+static eagre_producer_t *producer(int32_t max_block_ms) { return producer_of("t", max_block_ms); }
 
 static eagre_consumer_t *consumer(eagre_offset_reset_t reset) {
     eagre_consumer_options_t o = EAGRE_CONSUMER_OPTIONS_INIT;
@@ -147,7 +149,7 @@ static void the_largest_and_the_empty_record(void **state) {
 
 static void key_value_headers_timestamp(void **state) {
     (void)state;
-    eagre_producer_t *p = producer(0);
+    eagre_producer_t *p = producer(EG_TEST_LIMIT_MS);
     eagre_consumer_t *c = consumer(EAGRE_RESET_EARLIEST);
     const eagre_header_t headers[] = {{"trace", 5, "abc", 3}, {"empty", 5, "", 0}, {"null", 4, NULL, 0}};
     eagre_message_t m = {"k", 1, "v", 1, headers, 3, 1234567890123456789, EAGRE_PARTITION_ANY};
@@ -195,7 +197,7 @@ static void a_key_finds_its_partition(void **state) {
 
 static void a_batch_comes_as_one(void **state) {
     (void)state;
-    eagre_producer_t *p = producer(0);
+    eagre_producer_t *p = producer(EG_TEST_LIMIT_MS);
     eagre_consumer_t *c = consumer(EAGRE_RESET_EARLIEST);
     eagre_message_t m[50];
     uint64_t numbers[50];
@@ -217,7 +219,7 @@ static void a_batch_comes_as_one(void **state) {
 
 static void a_claim_is_written_in_place(void **state) {
     (void)state;
-    eagre_producer_t *p = producer(0);
+    eagre_producer_t *p = producer(EG_TEST_LIMIT_MS);
     eagre_consumer_t *c = consumer(EAGRE_RESET_EARLIEST);
     eagre_claim_t claim;
     eagre_record_t r;
@@ -248,7 +250,7 @@ static void a_claim_is_written_in_place(void **state) {
 
 static void positions(void **state) {
     (void)state;
-    eagre_producer_t *p = producer(0);
+    eagre_producer_t *p = producer(EG_TEST_LIMIT_MS);
     eagre_consumer_t *c = consumer(EAGRE_RESET_LATEST);
     int64_t at;
     for (uint64_t i = 0; i < 100; i++)
@@ -376,6 +378,7 @@ static void a_ring_used_up_without_a_daemon_says_so_and_goes_on_after(void **sta
         i++;
     assert_true(rc == EAGRE_E_NO_DAEMON || rc == EAGRE_E_WOULD_BLOCK);
     SAYS("topic 't' partition 0");
+    SAYS("is away for");
     assert_true(i > 1000);
     eg_bus_start(bus, NULL);
     OK(put_number(waits, i));
@@ -561,7 +564,7 @@ static void without_membarrier_it_works_by_fences(void **state) {
 
 static void a_fork_child_is_told(void **state) {
     (void)state;
-    eagre_producer_t *p = producer(0);
+    eagre_producer_t *p = producer(EG_TEST_LIMIT_MS);
     eagre_consumer_t *c = consumer(EAGRE_RESET_EARLIEST);
     OK(put_number(p, 1));
     fflush(NULL);
@@ -655,13 +658,14 @@ static void *start_again(void *arg) {
     return arg;
 }
 
-/* The first record of a producer that no daemon answers: it waits as for room. */
+/* The first record of a partition that no daemon hands out: it waits as for room. */
 static void a_producer_waits_for_the_daemon(void **state) {
     (void)state;
-    eagre_producer_t *now = producer(0), *waits = producer(EG_TEST_LIMIT_MS);
+    make_topic("two", "64K", "2");
+    eagre_producer_t *now = producer_of("two", 0), *waits = producer_of("two", EG_TEST_LIMIT_MS);
     eg_bus_kill(bus);
     IS(put_number(now, 1), EAGRE_E_NO_DAEMON);
-    SAYS("topic 't'");
+    SAYS("topic 'two'");
     pthread_t thread;
     assert_int_equal(pthread_create(&thread, NULL, start_again, NULL), 0);
     OK(put_number(waits, 1));

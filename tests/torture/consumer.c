@@ -175,9 +175,10 @@ void torture_consume(struct torture_client *k) {
         torture_complain("no log");
     eagre_consumer_options_t options = EAGRE_CONSUMER_OPTIONS_INIT;
     options.auto_offset_reset = EAGRE_RESET_NONE;
-    options.wait = torture_chance(k, 4) ? EAGRE_WAIT_YIELD : EAGRE_WAIT_SLEEP;
+    options.wait = torture_chance(k, 4) && !s->sleeps ? EAGRE_WAIT_YIELD : EAGRE_WAIT_SLEEP;
     while (!torture_ok(eagre_consumer_open(k->e, &options, &r.c), "eagre_consumer_open")) {}
-    if (torture_chance(k, 4) && !torture_ok(eagre_consumer_fd(r.c, &r.fd), "eagre_consumer_fd"))
+    if (!s->sleeps && torture_chance(k, 4) &&
+        !torture_ok(eagre_consumer_fd(r.c, &r.fd), "eagre_consumer_fd"))
         r.fd = -1;
     for (;;) {
         bool all = find_partitions(&r);

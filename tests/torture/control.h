@@ -37,7 +37,9 @@ struct torture_control {
     uint32_t producers, consumers, topics;
     uint32_t records_max; /* of each producer */
     bool slow;            /* producers make pauses, so that consumers go to sleep */
-    bool holds;           /* consumers keep records in their hands for long */
+    bool rests;  /* all producers rest at the same time, so that the daemon stops looking */
+    bool sleeps; /* consumers sleep while they wait, in poll; else each as it likes */
+    bool holds;  /* consumers keep records in their hands for long */
     _Atomic uint32_t phase;
     _Atomic uint64_t hits[TORTURE_POINTS]; /* of fault points, in clients */
     struct torture_topic topic[TORTURE_TOPICS];

@@ -36,6 +36,7 @@ void torture_plan_random(struct torture_plan *plan, uint64_t seed) {
     s->records_max = 100000;
     s->slow = PICK(3) == 0;
     s->holds = PICK(3) == 0;
+    s->rests = PICK(4) == 0;
     plan->topics_at_start = s->topics > 1 ? 1 + PICK(s->topics) : 1;
     for (uint32_t i = 0; i < s->topics; i++) {
         static const uint32_t sizes[] = {64 << 10, 64 << 10, 64 << 10, 256 << 10, 1 << 20};
@@ -53,10 +54,10 @@ void torture_plan_print(FILE *out, const struct torture_plan *plan) {
                                         "kill-daemon",    "stop-daemon",    "restart-daemon",
                                         "kill-keeper",    "administer",     "faults"};
     const struct torture_control *s = &plan->control;
-    (void)fprintf(out, "seed %llu: %u producers, %u consumers%s%s%s, topics",
+    (void)fprintf(out, "seed %llu: %u producers, %u consumers%s%s%s%s, topics",
                   (unsigned long long)plan->seed, s->producers, s->consumers,
                   plan->no_gaps ? ", no gaps" : "", s->slow ? ", slow" : "",
-                  s->holds ? ", holding" : "");
+                  s->holds ? ", holding" : "", s->rests ? ", resting" : "");
     for (uint32_t i = 0; i < s->topics; i++)
         (void)fprintf(out, " %ux%uK%s", s->topic[i].slots, s->topic[i].segment_bytes >> 10,
                       s->topic[i].single ? "s" : "");

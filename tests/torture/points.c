@@ -6,7 +6,8 @@
 #include "sys/faultpoint.h"
 #include "torture/control.h"
 
-static const char *const points[] = {EG_FAULT_POINTS};
+static const char *const points[] = {EG_FAULT_POINTS_OF_CLIENTS EG_FAULT_POINTS_OF_DAEMON};
+static const char *const of_daemon[] = {EG_FAULT_POINTS_OF_DAEMON};
 _Static_assert(sizeof(points) / sizeof(points[0]) <= TORTURE_POINTS, "there is a counter for each");
 
 #ifdef EG_FAULTPOINTS
@@ -14,6 +15,12 @@ const size_t torture_point_count = sizeof(points) / sizeof(points[0]);
 #else
 const size_t torture_point_count = 0;
 #endif
+
+const char *torture_point_pick(bool of_the_daemon, uint32_t random) {
+    size_t all = sizeof(points) / sizeof(points[0]),
+           daemon = sizeof(of_daemon) / sizeof(of_daemon[0]);
+    return of_the_daemon ? of_daemon[random % daemon] : points[random % (all - daemon)];
+}
 
 const char *torture_point(size_t i) { return points[i]; }
 

@@ -8,6 +8,8 @@
 
 extern const size_t torture_point_count; /* 0: the product has none compiled in */
 const char *torture_point(size_t i);
+/* Any of those that the daemon, or a client, can come to. */
+const char *torture_point_pick(bool of_the_daemon, uint32_t random);
 /* Number of the point, or torture_point_count. */
 size_t torture_point_number(const char *name);
 

@@ -7,6 +7,7 @@
 
 #define BATCH_MAX 16u
 #define VALUE_MAX (128u << 10)
+#define REST_NS 250000000
 
 static uint8_t values[BATCH_MAX][VALUE_MAX];
 
@@ -191,7 +192,8 @@ void torture_produce(struct torture_client *k) {
         targets[i] = (struct target){.number = i, .topic = &s->topic[i]};
     while (torture_phase(k) == TORTURE_RUN) {
         struct target *t = &targets[torture_pick(k, s->topics)];
-        if (!ready(k, t)) {
+        bool rest = s->rests && history_now() / REST_NS % 2 != 0;
+        if (rest || !ready(k, t)) {
             torture_pause_us(100);
             continue;
         }

@@ -48,6 +48,7 @@ static struct {
     uint32_t client_count;
     struct process daemon;
     int daemon_ready;   /* pipe; -1: it is */
+    bool settled;       /* nobody is armed any more, but who stops at the end */
     bool daemon_leaves; /* SIGUSR2 or SIGTERM was sent */
     pid_t keeper_gone;  /* killed, and the daemon has not replaced it yet */
 } r;
@@ -77,6 +78,8 @@ static void fault_text(const struct torture_arm *arm, char *buf, size_t cap) {
 static struct torture_arm *arm_for(struct process *p, bool at_end) {
     bool is_daemon = p == &r.daemon;
     struct torture_plan *plan = r.plan;
+    if (r.settled && !at_end)
+        return NULL;
     for (uint32_t i = 0; i < plan->arm_count; i++) {
         struct torture_arm *a = &plan->arms[i];
         if (!a->fired && a->daemon == is_daemon && a->at_end == at_end &&
@@ -86,12 +89,11 @@ static struct torture_arm *arm_for(struct process *p, bool at_end) {
     if (at_end || plan->arm_count > 0 || !(plan->actions & TORTURE_FAULTS) ||
         torture_point_count == 0 || pick(2) == 0)
         return NULL;
-    uint32_t most = 1u << pick(10);
-    p->random_arm =
-        (struct torture_arm){.daemon = is_daemon,
-                             .point = torture_point(pick((uint32_t)torture_point_count)),
-                             .at = 1 + pick(most),
-                             .stop = pick(3) == 0};
+    uint32_t most = 1u << pick(is_daemon ? 5 : 10);
+    p->random_arm = (struct torture_arm){.daemon = is_daemon,
+                                         .point = torture_point_pick(is_daemon, pick(1 << 30)),
+                                         .at = 1 + pick(most),
+                                         .stop = pick(3) == 0};
     return &p->random_arm;
 }
 
@@ -270,10 +272,21 @@ static void kill_keeper(void) {
     kill(keeper, SIGKILL);
 }
 
+static bool all_fired(bool daemon_only) {
+    for (uint32_t i = 0; i < r.plan->arm_count; i++)
+        if (!r.plan->arms[i].fired && !r.plan->arms[i].at_end &&
+            (r.plan->arms[i].daemon || !daemon_only))
+            return false;
+    return true;
+}
+
 static void act(void) {
     uint32_t actions = r.plan->actions;
     struct process *p = &r.clients[pick(r.client_count)];
     bool daemon_may_go = r.keeper_gone == 0 && r.daemon.pid != 0 && !r.daemon_leaves;
+    if (!all_fired(true) && r.daemon.arm == NULL && !r.daemon.stopped && daemon_may_go &&
+        pick(8) == 0)
+        kill_it(&r.daemon); /* its successor will have an arm */
     switch (pick(40)) {
     case 0:
     case 1:
@@ -346,14 +359,6 @@ static bool until(bool (*f)(void), bool restart) {
     return !is_failed();
 }
 
-static bool all_fired(bool daemon_only) {
-    for (uint32_t i = 0; i < r.plan->arm_count; i++)
-        if (!r.plan->arms[i].fired && !r.plan->arms[i].at_end &&
-            (r.plan->arms[i].daemon || !daemon_only))
-            return false;
-    return true;
-}
-
 /* The first daemon, unharmed yet, makes the topics. */
 static void begin(void) {
     eagre_t *e = NULL;
@@ -369,8 +374,6 @@ static void begin(void) {
         eg_store_release(&r.control->topic[i].partitions, partitions);
     }
     eagre_close(e);
-    if (!all_fired(true))
-        kill_it(&r.daemon); /* for one that is armed */
     add_clients(TORTURE_PRODUCER, r.control->producers);
     add_clients(TORTURE_CONSUMER, r.control->consumers);
     add_clients(TORTURE_ADMIN, r.plan->actions & TORTURE_ADMINISTER ? 1 : 0);
@@ -378,10 +381,24 @@ static void begin(void) {
         start_client(&r.clients[i]);
 }
 
+/* How much all consumers have read. */
+static int64_t progress(void) {
+    int64_t sum = 0;
+    for (uint32_t t = 0; t < TORTURE_TOPICS; t++)
+        for (uint32_t c = 0; c < TORTURE_CLIENTS; c++)
+            for (uint32_t i = 0; i < TORTURE_PARTITIONS; i++)
+                sum += eg_load_relaxed(&r.control->topic[t].position[c][i]);
+    return sum;
+}
+
+/* Where only some points are to be reached: until then, and until all goes on behind them. */
 static void work(void) {
-    int64_t limit = now_ms() + r.plan->run_ms;
-    while (!is_failed() && now_ms() < limit && (r.plan->arm_count == 0 || !all_fired(false))) {
+    int64_t limit = now_ms() + r.plan->run_ms, reached = INT64_MAX;
+    while (!is_failed() && now_ms() < limit &&
+           (reached == INT64_MAX || progress() < reached + 100)) {
         look_after_all(true);
+        if (r.plan->arm_count > 0 && reached == INT64_MAX && all_fired(false))
+            reached = progress();
         act();
         tick();
     }
@@ -401,7 +418,7 @@ static bool consumers_have_ended(void) {
 
 /* Nobody does any harm any more: producers end, consumers read all that there is. */
 static void settle(void) {
-    r.plan->actions &= ~(uint32_t)TORTURE_FAULTS;
+    r.settled = true;
     if (r.daemon.arm != NULL && r.keeper_gone == 0)
         kill_it(&r.daemon);
     eg_store_release(&r.control->phase, TORTURE_FINISH);
@@ -434,6 +451,7 @@ static bool nothing_is_held(void) {
 
 /* What the dead left is taken back. */
 static void look_for_leftovers(void) {
+    asked = NULL;
     if (is_failed())
         return;
     if (eagre_open(r.bus.socket, &asked) != EAGRE_OK)

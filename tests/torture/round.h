@@ -36,7 +36,7 @@ struct torture_arm {
     bool fired;  /* set by torture_run() */
 };
 
-#define TORTURE_ARMS 4
+#define TORTURE_ARMS 8
 
 struct torture_plan {
     uint64_t seed;

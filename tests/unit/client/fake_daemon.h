@@ -8,6 +8,7 @@
 #include <dirent.h>
 #include <poll.h>
 #include <pthread.h>
+#include <semaphore.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -48,6 +49,8 @@ enum fake_act {
     FAKE_GARBLE_STATUS, /* a positive one */
     FAKE_NO_FDS,
     FAKE_SWAP_FDS, /* in reverse order */
+    FAKE_STALL,    /* do nothing at all, as if stopped, until fake_go_on; then answer */
+    FAKE_DIE_LATE, /* as FAKE_STALL, but then close the connection */
 };
 
 struct fake {
@@ -57,6 +60,7 @@ struct fake {
     int listener;
     int stop; /* eventfd */
     int conns[FAKE_CONNS];
+    sem_t stalled, go_on;
 
     /* what the test sets; the thread is idle then (it answers requests only) */
     _Atomic int act[FAKE_TYPES]; /* enum fake_act */
@@ -227,6 +231,9 @@ static void fake_partitions(struct eg_dec *in, struct fake_reply *r) {
     eg_enc_u32(&r->out, EG_PARTITION_ACTIVE);
     for (int64_t i = 0; i < 6; i++)
         eg_enc_i64(&r->out, 100ll * from + i);
+    eg_enc_i64(&r->out, from == 0 ? -1 : 17);
+    eg_enc_u32(&r->out, from == 0 ? 0 : 4711);
+    eg_enc_u64(&r->out, 1000 * from);
 }
 
 static int fake_handle(struct fake *f, const struct eg_msg_header *h, struct eg_dec *in,
@@ -306,6 +313,11 @@ static bool fake_serve(struct fake *f, int conn) {
         return false;
     int act = f->act[h.type];
     f->act[h.type] = FAKE_ANSWER;
+    if (act == FAKE_STALL || act == FAKE_DIE_LATE) {
+        sem_post(&f->stalled);
+        while (sem_wait(&f->go_on) != 0) {}
+        act = act == FAKE_STALL ? FAKE_ANSWER : FAKE_CLOSE;
+    }
     eg_enc_begin(&r.out, out, sizeof(out), h.type | EG_MSG_REPLY, h.id, 0);
     int rc =
         act == FAKE_REFUSE ? eg_error_set(EAGRE_E_LIMIT, "no more") : fake_handle(f, &h, &d, &r);
@@ -392,9 +404,17 @@ static void fake_stop(struct fake *f) {
     unlink(f->path);
 }
 
+/* It has got the request that it stalls at. */
+static inline void fake_wait_stalled(struct fake *f) {
+    while (sem_wait(&f->stalled) != 0) {}
+}
+static inline void fake_go_on(struct fake *f) { sem_post(&f->go_on); }
+
 static void fake_begin(struct fake *f) {
     const char *tmp = getenv("TMPDIR");
     memset(f, 0, sizeof(*f));
+    sem_init(&f->stalled, 0, 0);
+    sem_init(&f->go_on, 0, 0);
     snprintf(f->dir, sizeof(f->dir), "%.40s/eagre-XXXXXX", tmp != NULL ? tmp : "/tmp");
     assert_non_null(mkdtemp(f->dir));
     snprintf(f->path, sizeof(f->path), "%s/s", f->dir);

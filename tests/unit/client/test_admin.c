@@ -51,6 +51,10 @@ static void test_describe(void **state) {
     assert_int_equal(info->partitions[1].end_offset, 101);
     assert_int_equal(info->partitions[1].active_segment, 102);
     assert_int_equal(info->partitions[1].pinned_bytes, 105);
+    assert_int_equal(info->partitions[0].stalled_offset, -1);
+    assert_int_equal(info->partitions[1].stalled_offset, 17);
+    assert_int_equal(info->partitions[1].stalled_pid, 4711);
+    assert_int_equal(info->partitions[1].stalled_ms, 1000);
     eagre_topic_info_free(info);
     eagre_topic_info_free(NULL);
 }

@@ -14,6 +14,7 @@ static struct fake_reader r;
 static struct eg_writer *writers[PARTITIONS];
 static struct eg_topic topic;
 static struct eagre_producer p;
+static struct eagre instance;
 static const uint32_t not_forked = 1;
 
 static void open_all(uint32_t align) {
@@ -35,6 +36,8 @@ static void open_all(uint32_t align) {
     eg_store_relaxed(&topic.status->partitions, 1);
     p.fork_guard = &not_forked;
     p.topic = &topic;
+    instance.bus = bus[0]->bus;
+    p.e = &instance;
     p.writers = writers;
     p.partitions = 1;
     p.options = (eagre_producer_options_t)EAGRE_PRODUCER_OPTIONS_INIT;

@@ -9,9 +9,17 @@ static bool is_even(void *ctx, uint32_t owner) {
 }
 
 static int repair(uint64_t seq, uint64_t *pads) {
-    uint8_t *base = fake_segment(bus, seq);
-    return eg_repair_segment(base, bus->capacity, eg_load_relaxed(&fake_header(bus, fake_buffer_of(bus, seq))->allocated),
-                             bus->align, is_even, NULL, pads);
+    struct eg_chain c = {.base = fake_segment(bus, seq), .capacity = bus->capacity,
+                         .allocated = eg_load_relaxed(&fake_header(bus, fake_buffer_of(bus, seq))->allocated),
+                         .align = bus->align, .pos = EG_SEGMENT_DATA};
+    int rc;
+    *pads = 0;
+    do {
+        uint32_t steps = 1; /* the smallest slices */
+        rc = eg_repair_chain(&c, &steps, is_even, NULL, pads);
+        assert_true(steps == 0 || rc != EG_REPAIR_MORE);
+    } while (rc == EG_REPAIR_MORE);
+    return rc;
 }
 
 /* Owners 1 .. 4 claim in turns, some publish; returns how many claims of even owners are open. */

@@ -1,0 +1,200 @@
+/*
+ * Every fault point of the product, once with SIGKILL and once with SIGSTOP, in the middle of producers and
+ * consumers at work; afterwards the history is checked. The points are those that the build found in the
+ * sources: one that is not in the table below fails the test.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+
+#include <cmocka.h>
+
+#include <string.h>
+
+#include "torture/points.h"
+#include "torture/round.h"
+
+/* Who is killed and stopped there. Two bits: two rounds. */
+enum { PRODUCER = 1, CONSUMER = 2, DAEMON = 4, LAST_DAEMON = 8 };
+
+/* What it takes to come there, besides producers and consumers at work. */
+enum {
+    SLOW = 1,     /* consumers that have to wait */
+    HOLDING = 2,  /* consumers that keep records in their hands, so long that the ring goes round */
+    DEATHS = 4,   /* others that die with claims open */
+    REQUESTS = 8, /* topics that come, grow and go; handles that come and go */
+    RESTS = 16,   /* nobody produces for a while */
+    ONE_TOPIC = 32 /* others would be used instead */
+};
+
+static const struct point {
+    const char *name;
+    unsigned who;
+    unsigned with;
+    const char *why_not; /* who == 0: why it is not reached here */
+} table[] = {
+    /* src/log/writer, src/log/reader */
+    {"pin.stored", PRODUCER | CONSUMER, 0, NULL},
+    {"pin.checked", PRODUCER | CONSUMER, 0, NULL},
+    {"claim.done", PRODUCER, 0, NULL},
+    {"hint.stored", PRODUCER, 0, NULL},
+    {"frame.half", PRODUCER, 0, NULL},
+    {"batch.k_of_n", PRODUCER, 0, NULL},
+    {"publish.done", PRODUCER, 0, NULL},
+    {"unpinned", PRODUCER, 0, NULL},
+    {"edge.unpinned", CONSUMER, 0, NULL},
+    /* src/log/rotate */
+    {"eos.set", PRODUCER, ONE_TOPIC, NULL},
+    {"next.seen", PRODUCER, ONE_TOPIC, NULL},
+    {"base.set", PRODUCER, ONE_TOPIC, NULL},
+    {"slot.opened", PRODUCER, ONE_TOPIC, NULL},
+    {"active.moved", PRODUCER, ONE_TOPIC, NULL},
+    /* src/log/waiters */
+    {"sleep.bit_set", CONSUMER, SLOW, NULL},
+    {"sleep.summary_set", CONSUMER, SLOW, NULL},
+    {"sleep.before_futex", CONSUMER, SLOW, NULL},
+    {"wake.bits_taken", PRODUCER, SLOW, NULL},
+    {"wake.bell_rung", PRODUCER, SLOW, NULL},
+    {"wake.summary_cleared", PRODUCER, SLOW, NULL},
+    /* the daemon: segments */
+    {"retire.marked", DAEMON, 0, NULL},
+    {"retire.scanned", DAEMON, 0, NULL},
+    {"retire.reset", DAEMON, 0, NULL},
+    {"retire.zero_half", DAEMON, 0, NULL},
+    {"retire.swapped", DAEMON, HOLDING, NULL},
+    {"ready.before", DAEMON, 0, NULL},
+    {"unwatch.before", DAEMON, RESTS, NULL},
+    /* clients that end */
+    {"repair.claim_k", DAEMON, DEATHS, NULL},
+    {"owner.freed", DAEMON, DEATHS, NULL},
+    /* requests */
+    {"open.granted", DAEMON, REQUESTS, NULL},
+    {"release.done", DAEMON, REQUESTS, NULL},
+    {"create.committed", DAEMON, REQUESTS, NULL},
+    {"create.kept", DAEMON, REQUESTS, NULL},
+    {"alter.committed", DAEMON, REQUESTS, NULL},
+    {"delete.committed", DAEMON, REQUESTS, NULL},
+    {"delete.marked", DAEMON, REQUESTS, NULL},
+    /* the keeper */
+    {"keep.sent", DAEMON, DEATHS, NULL},
+    {"keep.taken", DAEMON, DEATHS, NULL},
+    /* the clean stop, which forgets all records: after all have been read */
+    {"stop.begun", LAST_DAEMON, 0, NULL},
+    {"stop.sealed", LAST_DAEMON, 0, NULL},
+};
+#define COUNT (sizeof(table) / sizeof(table[0]))
+
+static void arm(struct torture_plan *plan, unsigned who, uint32_t index, const char *point,
+                uint32_t at, bool stop) {
+    plan->arms[plan->arm_count++] =
+        (struct torture_arm){.role = who == CONSUMER ? TORTURE_CONSUMER : TORTURE_PRODUCER,
+                             .daemon = who >= DAEMON,
+                             .at_end = who == LAST_DAEMON,
+                             .index = index,
+                             .point = point,
+                             .at = at,
+                             .stop = stop};
+}
+
+/* Up to GROUP points in one round: each has a process to be killed and one to be stopped. */
+#define GROUP 3u
+
+static void reach(const struct point *const *points, uint32_t count, unsigned who) {
+    static struct torture_plan plan; /* large */
+    static struct torture_result result;
+    unsigned with = points[0]->with;
+    plan = (struct torture_plan){.seed = (uint64_t)(points[0] - table), .run_ms = 20000};
+    plan.no_gaps = !(with & HOLDING);
+    plan.control.producers = who == PRODUCER ? 2 * GROUP : 3;
+    plan.control.consumers = who == CONSUMER ? 2 * GROUP : 2;
+    plan.control.topics = with & ONE_TOPIC ? 1 : with & REQUESTS ? 3 : 2;
+    plan.control.records_max = 100000;
+    plan.control.slow = plan.control.sleeps = (with & SLOW) != 0;
+    plan.control.rests = (with & RESTS) != 0;
+    plan.control.holds = (with & HOLDING) != 0;
+    plan.topics_at_start = plan.control.topics < 2 ? 1 : 2;
+    for (uint32_t i = 0; i < plan.control.topics; i++)
+        torture_plan_topic(&plan, i, 64 << 10, 3, i == 1);
+    plan.actions =
+        (with & REQUESTS ? TORTURE_ADMINISTER : 0u) | (with & DEATHS ? TORTURE_KILL_PRODUCERS : 0u);
+    for (uint32_t i = 0; i < count; i++) {
+        uint32_t at = who == LAST_DAEMON || (with & REQUESTS) ? 1 : 2;
+        arm(&plan, who, 2 * i, points[i]->name, at, false);
+        arm(&plan, who, 2 * i + 1, points[i]->name, at, true);
+    }
+    uint32_t armed = plan.arm_count;
+    if (with & DEATHS) {
+        arm(&plan, PRODUCER, 0, "frame.half", 20, false);
+        arm(&plan, PRODUCER, 1, "frame.half", 200, false);
+    }
+    if (!torture_run(&plan, &result))
+        fail_msg("%s and others: %s", points[0]->name, result.failure);
+    for (uint32_t i = 0; i < armed; i++)
+        if (!plan.arms[i].fired)
+            fail_msg("%s: nobody of kind %u came there to be %s", plan.arms[i].point, who,
+                     plan.arms[i].stop ? "stopped" : "killed");
+    assert_true(result.history.acked > 0 && result.history.seen > 0);
+}
+
+static const struct point *find(const char *name) {
+    for (size_t i = 0; i < COUNT; i++)
+        if (strcmp(table[i].name, name) == 0)
+            return &table[i];
+    return NULL;
+}
+
+static void all_points_are_in_the_table(void **state) {
+    (void)state;
+    for (size_t i = 0; i < torture_point_count; i++)
+        if (find(torture_point(i)) == NULL)
+            fail_msg("the product has a fault point '%s': say in the table how it is reached",
+                     torture_point(i));
+    for (size_t i = 0; i < COUNT; i++) {
+        if (torture_point_number(table[i].name) == torture_point_count)
+            fail_msg("the product has no fault point '%s'", table[i].name);
+        assert_true((table[i].who == 0) == (table[i].why_not != NULL));
+    }
+}
+
+static void reach_all(unsigned who) {
+    bool done[COUNT] = {false};
+    for (size_t i = 0; i < COUNT; i++) {
+        const struct point *group[GROUP];
+        uint32_t n = 0;
+        for (size_t j = i; j < COUNT && n < GROUP; j++)
+            if ((table[j].who & who) && !done[j] && table[j].with == table[i].with) {
+                done[j] = true;
+                group[n++] = &table[j];
+            }
+        if (n > 0)
+            reach(group, n, who);
+    }
+}
+static void producers(void **state) {
+    (void)state;
+    reach_all(PRODUCER);
+}
+static void consumers(void **state) {
+    (void)state;
+    reach_all(CONSUMER);
+}
+static void daemons(void **state) {
+    (void)state;
+    reach_all(DAEMON);
+}
+static void daemons_that_are_told_to_stop(void **state) {
+    (void)state;
+    reach_all(LAST_DAEMON);
+}
+
+int main(int argc, char **argv) {
+    torture_client_main(argc, argv);
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(all_points_are_in_the_table),
+        cmocka_unit_test(producers),
+        cmocka_unit_test(consumers),
+        cmocka_unit_test(daemons),
+        cmocka_unit_test(daemons_that_are_told_to_stop),
+    };
+    return cmocka_run_group_tests_name("fault/every", tests, NULL, NULL);
+}

@@ -139,13 +139,12 @@ static inline uint64_t slack_note(uint32_t crc, uint64_t length) {
     return (uint64_t)eg_crc32c(crc, &length, sizeof(length)) << 32 | length >> 3;
 }
 
-/* Does the frame at f say as much as `used` bytes of contents and padding need, or what it has more? */
+/* Is the frame at f as long as its contents and padding need, or else says how much longer? Both are multiples of
+ * the alignment and the contents lie within, so there is room for the note. */
 static inline bool length_ok(const uint8_t *f, uint32_t crc, uint64_t length, uint64_t used) {
     uint64_t note;
     if (__builtin_expect(length == used, 1))
         return true;
-    if (length < used + sizeof(note))
-        return false;
     memcpy(&note, f + used, sizeof(note));
     return note == slack_note(crc, length);
 }

@@ -81,6 +81,7 @@ static inline uint64_t fake_ring_frame(const struct fake_file *f, struct eg_fram
     for (uint64_t i = 0; i < payload; i++)
         at->payload[i] = (uint8_t)(i % 251 + 1 + f->frames % 4);
     memset(at->payload + payload, 0, eg_align_up(payload, 8) - payload);
+    memset((uint8_t *)at + eg_frame_length(payload, f->id.align), 0xa5, length - eg_frame_length(payload, f->id.align));
     if (s->hlen > 0)
         memcpy(at->payload + headers_at, &s->hlen, 4);
     *used = EG_FRAME_HEADER + eg_align_up(payload, 8);

@@ -87,6 +87,16 @@ static void leads_near(void **state) {
         assert_int_equal(x.count, builder.count);
         assert_true(x.count > 8);
         assert_true(worst(&x) <= EG_LOGINDEX_STEP + eg_frame_length(sizes[i], 64));
+        for (uint32_t k = 0; k < builder.count; k++) { /* just there: not before, not behind */
+            const struct eg_logindex_entry *e = &index_file.entry[k];
+            uint64_t pos, at;
+            eg_logindex_by_index(&x, e->index, &pos, &at);
+            assert_true(pos == (uint64_t)e->pos8 * 8 && at == e->index);
+            eg_logindex_by_time(&x, e->max_timestamp_ns, &pos, &at);
+            check_place(pos, at, true, 0, e->max_timestamp_ns);
+            eg_logindex_by_time(&x, e->max_timestamp_ns + 1, &pos, &at);
+            assert_true(pos >= (uint64_t)e->pos8 * 8);
+        }
         drop(NULL);
     }
 }

@@ -20,7 +20,7 @@ static void no_bell(struct eg_partition_map *m) { (void)m; }
 
 static void no_bells(struct eg_partition_map *m, uint32_t word, uint64_t mask) { (void)m, (void)word, (void)mask; }
 
-static const struct eg_map_ops ops = {no_fetch, no_allocate, no_bell, no_bells};
+static const struct eg_map_ops ops = {no_fetch, no_allocate, no_bell, no_bells, NULL, NULL};
 
 void eg_partition_roll(struct eg_daemon *d, struct eg_partition *p) {
     static struct eg_partition_map m; /* large */

@@ -87,9 +87,11 @@ int eagre_consumer_open(eagre_t *e, const eagre_consumer_options_t *options, eag
         return eg_error_set(EAGRE_E_INVALID, "eagre_consumer_open: options.size is %zu, not %zu: use "
                                              "EAGRE_CONSUMER_OPTIONS_INIT",
                             options->size, sizeof(*options));
-    if (options->auto_offset_reset > EAGRE_RESET_NONE || options->wait > EAGRE_WAIT_SPIN)
-        return eg_error_set(EAGRE_E_INVALID, "eagre_consumer_open: auto_offset_reset %d or wait %d is out of range",
-                            (int)options->auto_offset_reset, (int)options->wait);
+    if (options->auto_offset_reset > EAGRE_RESET_NONE || options->wait > EAGRE_WAIT_SPIN ||
+        options->isolation > EAGRE_ISOLATION_DURABLE)
+        return eg_error_set(EAGRE_E_INVALID,
+                            "eagre_consumer_open: auto_offset_reset %d, wait %d or isolation %d is out of range",
+                            (int)options->auto_offset_reset, (int)options->wait, (int)options->isolation);
     rc = eg_client_attach(e);
     if (rc != EAGRE_OK)
         return rc;
@@ -135,8 +137,10 @@ void eagre_consumer_close(eagre_consumer_t *c) {
         eg_pin_cell_put(c->e, c->look_pin);
         eg_fetch_add_relaxed(&c->e->handles, -1);
     }
-    for (size_t i = 0; i < c->part_count; i++)
+    for (size_t i = 0; i < c->part_count; i++) {
+        eg_reader_drop_file(&c->parts[i]->reader);
         free(c->parts[i]);
+    }
     for (size_t i = 0; i < c->topic_count; i++) {
         eg_topic_close(c->topics[i]->topic);
         free(c->topics[i]);
@@ -163,7 +167,7 @@ static int usable(const eagre_consumer_t *c) {
 /* What was polled is not valid any more. */
 static void let_go(eagre_consumer_t *c) {
     if (c->current != NULL)
-        eg_reader_unpin(&c->current->reader);
+        eg_reader_unpin(&c->current->reader); /* a file stays: it is gone on with */
     c->current = NULL;
 }
 
@@ -173,6 +177,8 @@ static int named(const struct assigned *a, int rc) { return eg_error_add(rc, "to
 
 static int end_of(eagre_consumer_t *c, struct assigned *a, int64_t *offset) {
     int rc = eg_log_end(a->reader.map, c->look_pin, c->e->full_fence, offset);
+    if (rc == EAGRE_OK && a->reader.durable)
+        *offset = (int64_t)eg_load_acquire(&a->reader.map->status->durable_end);
     return rc == EAGRE_OK ? rc : named(a, rc);
 }
 
@@ -254,6 +260,18 @@ int eagre_consumer_seek_tail(eagre_consumer_t *c, const char *topic, int32_t par
         return rc;
     int64_t beginning = eg_reader_beginning(&a->reader);
     return eagre_consumer_seek(c, topic, partition, end - beginning < n ? beginning : end - n);
+}
+
+int eagre_consumer_seek_time(eagre_consumer_t *c, const char *topic, int32_t partition, int64_t timestamp_ns) {
+    struct assigned *a;
+    int64_t offset = 0;
+    int rc = about(c, topic, partition, &a);
+    if (rc != EAGRE_OK)
+        return rc;
+    begin_waiting(c);
+    rc = eg_log_find_time(a->reader.map, c->look_pin, c->e->full_fence, timestamp_ns, &offset);
+    rc = end_waiting(c, rc == EAGRE_OK ? rc : named(a, rc));
+    return rc == EAGRE_OK ? eagre_consumer_seek(c, topic, partition, offset) : rc;
 }
 
 int eagre_consumer_position(eagre_consumer_t *c, const char *topic, int32_t partition, int64_t *offset) {
@@ -352,6 +370,9 @@ static int assign_one(eagre_consumer_t *c, struct subscription *s, uint32_t part
     int rc = eg_topic_partition(s->topic, partition, &m);
     if (rc != EAGRE_OK)
         return rc;
+    if (c->options.isolation == EAGRE_ISOLATION_DURABLE && !m->on_disk)
+        return eg_error_set(EAGRE_E_UNSUPPORTED, "topic '%s' has storage=memory: isolation=durable would show nothing",
+                            s->topic->name);
     struct assigned **parts = realloc(c->parts, (c->part_count + 1) * sizeof(struct assigned *));
     if (parts == NULL)
         return eg_error_set(EAGRE_E_NO_MEMORY, "no memory for topic '%s' partition %u", s->topic->name, partition);
@@ -363,6 +384,7 @@ static int assign_one(eagre_consumer_t *c, struct subscription *s, uint32_t part
     a->number = partition;
     eg_reader_init(&a->reader, m, c->pin, c->e->full_fence, c->options.check_crcs != 0, s->topic->name, 0);
     a->reader.keep_pin = c->options.wait != EAGRE_WAIT_SLEEP;
+    a->reader.durable = c->options.isolation == EAGRE_ISOLATION_DURABLE;
     rc = reset(c, a);
     if (rc != EAGRE_OK) {
         free(a);
@@ -418,6 +440,7 @@ int eagre_consumer_unassign(eagre_consumer_t *c, const char *topic, int32_t part
         if (a->of == s && (partition < 0 || (int32_t)a->number == partition)) {
             s->used--;
             eg_topic_used_by(a->reader.map, NULL);
+            eg_reader_release(&a->reader);
             free(a);
         } else {
             c->parts[kept++] = a;
@@ -450,8 +473,11 @@ static int reopen(eagre_consumer_t *c) {
     }
     for (size_t i = 0; i < c->part_count; i++) {
         struct eg_reader *r = &c->parts[i]->reader;
+        eg_reader_release(r);
+        bool durable = r->durable;
         eg_reader_init(r, r->map, c->pin, c->e->full_fence, r->check_crcs, r->topic, r->offset);
         r->keep_pin = c->options.wait != EAGRE_WAIT_SLEEP;
+        r->durable = durable;
     }
     c->generation = eg_load_relaxed(&c->e->generation);
     return EAGRE_OK;

@@ -97,8 +97,7 @@ static void make(const struct eg_test_bus *b) {
         if (i < 2)
             fake_end(&file);
         write_file(path_of(id.seq, ".log"), file.bytes, id.capacity);
-        if (i < 2)
-            put_index(id.seq);
+        put_index(id.seq);
         id.seq++;
         id.base += (int64_t)file.index;
         fake_file_drop(&file);
@@ -321,6 +320,22 @@ static void repair_says_first_and_does_with_yes(void **state) {
     assert_true(dumped(0, b->data) >= all_records - 1);
 }
 
+/* The part that is cut had places in the index. */
+static void a_cut_tail_is_in_no_index(void **state) {
+    const struct eg_test_bus *b = *state;
+    make(b);
+    hit(7, ".log", made[2].middle_frame + 20, 1, 4);
+    hit(7, ".log", made[2].middle_frame + 64, 200000, 0);
+    HAS(1, "torn tail", "verify", b->data);
+    HAS(0, "cut behind", "repair", b->data, "--yes");
+    HAS(0, "0 problems", "verify", b->data);
+    make(b); /* the same, and the end is a clean one: only the index is wrong */
+    hit(7, ".log", made[2].middle_frame, 200000, 0);
+    HAS(1, "its index leads", "verify", b->data);
+    HAS(0, "made its index anew", "repair", b->data, "--yes");
+    HAS(0, "0 problems", "verify", b->data);
+}
+
 static void repair_puts_damage_aside_and_never_cuts_it(void **state) {
     const struct eg_test_bus *b = *state;
     uint8_t *was, *is;
@@ -449,6 +464,7 @@ int main(void) {
         cmocka_unit_test_teardown(dump_prints_as_consume_does, clear),
         cmocka_unit_test_teardown(verify_finds_what_is_wrong, clear),
         cmocka_unit_test_teardown(repair_says_first_and_does_with_yes, clear),
+        cmocka_unit_test_teardown(a_cut_tail_is_in_no_index, clear),
         cmocka_unit_test_teardown(repair_puts_damage_aside_and_never_cuts_it, clear),
         cmocka_unit_test_teardown(repair_keeps_off_a_daemons_files, clear),
         cmocka_unit_test_teardown(half_made_files_are_no_damage, clear),

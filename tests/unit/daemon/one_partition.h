@@ -64,7 +64,7 @@ static inline void no_ring(struct eg_partition_map *m, uint32_t word, uint64_t m
     (void)mask;
 }
 
-static const struct eg_map_ops ops = {fetch, allocate, no_wake, no_ring};
+static const struct eg_map_ops ops = {fetch, allocate, no_wake, no_ring, NULL, NULL};
 
 static inline void attach(struct eg_client *c, uint32_t owner, bool producer) {
     memset(c, 0, sizeof(*c));

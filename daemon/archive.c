@@ -590,8 +590,9 @@ void eg_archive_begin(struct eg_partition *p) {
     /* What is not whole is no file for readers yet. The last whole one ends where this one begins. */
     while (a->files.count > 0 && eg_files_at(&a->files, a->files.count - 1)->seq >= a->seq)
         a->files.count--;
-    if (a->files.count > 0 && a->seq >= p->first && a->seq <= p->active)
-        eg_files_at(&a->files, a->files.count - 1)->end = p->base[a->seq % eg_partition_slots(p)];
+    struct eg_log_file *last = eg_files_at(&a->files, a->files.count - 1);
+    if (a->files.count > 0 && last->end < 0 && a->seq >= p->first && a->seq <= p->active)
+        last->end = p->base[a->seq % eg_partition_slots(p)];
     a->start = (struct eg_place){a->seq, eg_hint_pos(at), eg_hint_index(at)};
     a->start_flush = eg_load_relaxed(&p->status->archived_flush);
 }

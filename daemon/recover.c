@@ -63,9 +63,24 @@ static int read_file(int fd, const char *path, uint8_t **out, uint64_t *bytes) {
     return EAGRE_OK;
 }
 
-/* Make what was accepted durable, and what was not gone: size, contents, name. */
-static int cut(const struct job *j, const char *path, int fd, uint64_t end) {
-    if (ftruncate(fd, (off_t)end) != 0 || fsync(fd) != 0)
+/* Make what was accepted durable, and what was not gone. Then the end of the segment is said: offsets between it and the
+ * next one were given to nobody who was told that they are on disk. */
+static int cut(const struct job *j, const char *path, int fd, const struct eg_logfile *l, const struct eg_logfile_scan *s) {
+    uint64_t end = s->data_end, left = l->capacity - end, word = 0;
+    uint64_t frame[EG_FRAME_HEADER / 8] = {0};
+    struct eg_logfile_frame out = {0};
+    size_t bytes = 0;
+    if (left >= sizeof(word)) {
+        struct { _Alignas(8) uint8_t bytes[EG_FRAME_HEADER]; } eos = {{0}};
+        word = eg_word_make(EG_PUBLISHED, EG_KIND_EOS, false, left, 0, 0);
+        int rc = eg_logfile_frame_write(l, (uint8_t *)frame, (const struct eg_frame *)(const void *)&eos, word, end, s->good_index,
+                                        s->flush != 0 ? s->flush : 1, &out);
+        if (rc != EAGRE_OK)
+            return rc;
+        bytes = eg_logfile_bytes(&out);
+    }
+    if (ftruncate(fd, (off_t)end) != 0 || fsync(fd) != 0 || pwrite(fd, frame, bytes, (off_t)end) != (ssize_t)bytes ||
+        fsync(fd) != 0)
         return eg_error_set(EAGRE_E_IO, "%s: cannot cut it to %" PRIu64 " bytes: %s", path, end, strerror(errno));
     int dir = open(j->dir.path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     int rc = dir >= 0 && fsync(dir) == 0 ? EAGRE_OK
@@ -133,7 +148,7 @@ static int check_last(struct job *j, bool *dropped) {
         f->end = f->base + (int64_t)end;
         report(j, f, &s);
         if (s.verdict != EG_FILE_DAMAGED && !f->damaged && (!s.sealed || s.verdict == EG_FILE_TORN))
-            rc = cut(j, path, fd, s.data_end);
+            rc = cut(j, path, fd, &l, &s);
         else if (fsync(fd) != 0)
             rc = eg_error_set(EAGRE_E_IO, "%s: cannot sync it: %s", path, strerror(errno));
     }

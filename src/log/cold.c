@@ -74,7 +74,9 @@ int eg_cold_poll(struct eg_cold *c, const struct eg_partition_map *m, const char
     while (*n < max && c->file.base + (int64_t)c->it.index < c->file.end) {
         struct eg_logfile_iter before = c->it;
         enum eg_logfile_step step = eg_logfile_next(&c->it);
-        if (step == EG_STEP_END || step == EG_STEP_NOTHING) {
+        if (step == EG_STEP_END)
+            break; /* offsets up to the next file's were lost in a crash, and are not used again */
+        if (step == EG_STEP_NOTHING) {
             c->it = before;
             if (*n > 0)
                 return EAGRE_OK;

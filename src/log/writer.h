@@ -52,6 +52,7 @@ struct eg_writer {
     uint64_t seq;
     int64_t base_offset;
     uint32_t seed;
+    int64_t end; /* one behind the last offset that it published */
 
     /* writers=single: the tail, known exactly. */
     uint64_t pos;

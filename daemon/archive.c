@@ -485,6 +485,16 @@ static bool copy(struct eg_archive *a, struct archive_file *f) {
     return false;
 }
 
+/* Is there anything to be written where the next file would begin? Before that, none is made. */
+static bool has_records(const struct eg_archive *a) {
+    const struct eg_partition *p = a->p;
+    uint32_t n = eg_slot_buffer(eg_load_relaxed(&p->status->slot[a->seq % eg_partition_slots(p)]));
+    if (a->start.pos >= a->dir.capacity)
+        return true;
+    return a->start.pos + sizeof(uint64_t) <= eg_buffer_allocated(p, n) &&
+           eg_load_relaxed(&eg_frame_at(p->buffers[n].base, a->start.pos)->word) != 0;
+}
+
 /* ---- when to flush ------------------------------------------------------------------------------------------------- */
 
 static bool is_awaited(const struct eg_archive *a, const struct archive_file *f) {
@@ -517,7 +527,7 @@ int64_t eg_archive_work(struct eg_daemon *d, struct eg_partition *p, int64_t now
             return a->retry_ns;
         a->retry_ns = now + RETRY_NS;
     }
-    if (a->cur == NULL && a->seq <= p->active)
+    if (a->cur == NULL && (a->seq < p->active || (a->seq == p->active && has_records(a))))
         a->cur = file_begin(a);
     struct archive_file *f = a->cur;
     if (f == NULL)

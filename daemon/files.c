@@ -212,25 +212,11 @@ int eg_log_dir_list(const struct eg_log_dir *dir, struct eg_file_table *out) {
         read_header(dir, &out->list[i]);
     for (size_t i = 0; i + 1 < out->count; i++) {
         struct eg_log_file *f = &out->list[i], *next = &out->list[i + 1];
-        f->end = next->base;
-        if (f->damaged || next->damaged)
-            continue;
-        if (next->base < f->base) { /* good headers that cannot both be */
-            eg_log_error("%s: segment %" PRIu64 " begins at offset %" PRId64 ", the one before at %" PRId64, dir->path, next->seq,
-                         next->base, f->base);
-            next->damaged = true;
-        }
+        if (!f->damaged && !next->damaged && next->base < f->base)
+            next->damaged = true; /* good headers that cannot both be */
+        if (!next->damaged)
+            f->end = next->base;
     }
-    /* What a damaged one has lies between its neighbours. */
-    for (size_t i = 0; i < out->count; i++)
-        if (out->list[i].damaged) {
-            out->list[i].base = i > 0 ? out->list[i - 1].end : 0;
-            for (size_t k = i + 1; k < out->count && out->list[i].base > 0; k++)
-                if (!out->list[k].damaged) {
-                    out->list[i].end = out->list[k].base;
-                    break;
-                }
-        }
     return EAGRE_OK;
 }
 

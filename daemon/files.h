@@ -52,8 +52,8 @@ void eg_log_dir_init(struct eg_log_dir *dir, const char *data_dir, uint32_t topi
                      uint32_t partition_uid, uint32_t align, uint64_t capacity, uint64_t min_free_bytes);
 /* Blocks. Make it, with its parents, and sync their directories. Idempotent. */
 int eg_log_dir_make(const struct eg_log_dir *dir);
-/* Blocks. What is there, by seq; headers are read and checked; the end of each but the last is the next one's base.
- * No directory is an empty list. Strange names are reported once each, and left alone. */
+/* Blocks. What is there, by seq; headers are read and checked; the end of each is the next one's base, or -1 if there is none
+ * or that one's header is damaged. No directory is an empty list. Strange names are reported once each, and left alone. */
 int eg_log_dir_list(const struct eg_log_dir *dir, struct eg_file_table *out);
 /* Blocks. Have spare.log with disk space behind all of it. recycle: an expired segment whose blocks it may take
  * (0: none; EG_NO_SEQ). EAGRE_E_LIMIT: less than min_free_bytes would be left; EAGRE_E_IO with ENOSPC in *error. */

@@ -157,10 +157,55 @@ static int check_last(struct job *j, bool *dropped) {
     return rc;
 }
 
+/* A file whose header is damaged, in the middle: where it begins is where the one before ends, which only its frames tell. */
+static int place_damaged(struct job *j, size_t i) {
+    struct eg_file_table *t = &j->result.files;
+    struct eg_log_file *f = eg_files_at(t, i), *before = i > 0 ? eg_files_at(t, i - 1) : NULL;
+    struct eg_log_file *next = eg_files_at(t, i + 1);
+    eg_log_error("topic '%s' partition %u: %s/%020" PRIu64 ".log: its header is damaged: its records cannot be read; see eagre log "
+                 "verify",
+                 j->topic, j->dir.partition, j->dir.path, f->seq);
+    f->base = 0;
+    if (before != NULL && before->damaged) {
+        f->base = before->base;
+    } else if (before != NULL) {
+        char path[EG_FILES_PATH + 64];
+        uint8_t *data = NULL;
+        uint64_t bytes = 0;
+        struct eg_logfile_id id;
+        struct eg_logfile l;
+        struct eg_logfile_scan s;
+        snprintf(path, sizeof(path), "%s/%020" PRIu64 ".log", j->dir.path, before->seq);
+        int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+        int rc = fd >= 0 ? read_file(fd, path, &data, &bytes) : eg_error_set(EAGRE_E_IO, "%s: %s", path, strerror(errno));
+        if (fd >= 0)
+            close(fd);
+        if (rc != EAGRE_OK)
+            return rc;
+        rc = eg_logfile_header_check(data, bytes, NULL, &id, NULL);
+        if (rc == EAGRE_OK) {
+            eg_logfile_init(&l, &id, data, bytes);
+            eg_logfile_scan(&l, EG_SEGMENT_DATA, 0, 0, EG_SEGMENT_DATA, &s);
+            before->end = before->base + (int64_t)(s.good_index > s.behind_index ? s.good_index : s.behind_index);
+            f->base = before->end;
+        }
+        munmap(data, bytes + 1);
+        if (rc != EAGRE_OK)
+            return rc;
+    }
+    f->end = next != NULL && !next->damaged ? next->base : f->base;
+    return EAGRE_OK;
+}
+
 static int recover_one(struct job *j, bool cold) {
     struct eg_recovered *r = &j->result;
     int rc = eg_log_dir_list(&j->dir, &r->files);
     bool dropped = true;
+    for (size_t i = 0; rc == EAGRE_OK && i + 1 < r->files.count; i++) {
+        const struct eg_log_file *f = eg_files_at(&r->files, i);
+        if (f->damaged && f->seq < j->noted.seq)
+            rc = place_damaged(j, i);
+    }
     while (rc == EAGRE_OK && cold && dropped && r->files.count > 0) {
         dropped = false;
         rc = check_last(j, &dropped);

@@ -147,7 +147,8 @@ static int visit(struct finder *f, const char *dir, int depth) {
 static void visit_file(struct finder *f, const char *path) {
     const char *slash = strrchr(path, '/');
     struct log_partition p = {.is_part = true};
-    if (asprintf(&p.dir, "%.*s", slash != NULL ? (int)(slash - path) + (slash == path) : 1, slash != NULL ? path : ".") < 0)
+    if (asprintf(&p.dir, "%.*s", slash != NULL ? (int)(slash - path) + (slash == path) : 1,
+                 slash != NULL ? path : ".") < 0)
         abort();
     if (add_file(&p, p.dir, slash != NULL ? slash + 1 : path)) {
         give(f, &p);
@@ -158,7 +159,8 @@ static void visit_file(struct finder *f, const char *path) {
     free(p.dir);
 }
 
-int log_for_each(struct cli *c, int argc, char **argv, int (*each)(struct log_partition *p, void *ctx), void *ctx) {
+int log_for_each(struct cli *c, int argc, char **argv,
+                 int (*each)(struct log_partition *p, void *ctx), void *ctx) {
     struct finder f = {.c = c, .each = each, .ctx = ctx};
     if (optind == argc)
         cli_usage(c, "which directory or file?");
@@ -202,7 +204,8 @@ static int read_all(const char *path, uint8_t **data, uint64_t *bytes, uint64_t 
         close(fd);
         return EINVAL;
     }
-    uint64_t size = (uint64_t)st.st_size < EG_SEGMENT_BYTES_MAX ? (uint64_t)st.st_size : EG_SEGMENT_BYTES_MAX;
+    uint64_t size =
+        (uint64_t)st.st_size < EG_SEGMENT_BYTES_MAX ? (uint64_t)st.st_size : EG_SEGMENT_BYTES_MAX;
     uint8_t *to = mmap(NULL, size + 1, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (to == MAP_FAILED) {
         close(fd);
@@ -248,7 +251,8 @@ static void say(struct log_look *k, enum log_state state, const char *format, ..
 }
 
 /* A file that has its name but not its header yet: fallocate's zeros, or an expired file of the partition. */
-static bool is_blank(const void *page, uint64_t bytes, uint64_t seq, const struct eg_logfile_id *ids) {
+static bool is_blank(const void *page, uint64_t bytes, uint64_t seq,
+                     const struct eg_logfile_id *ids) {
     enum eg_logfile_header_fault fault;
     struct eg_logfile_id id;
     uint64_t magic;
@@ -276,7 +280,8 @@ static bool is_last(const struct log_partition *p, size_t i, const struct eg_log
     return true;
 }
 
-static bool look_at_header(const struct log_partition *p, struct eg_logfile_id *ids, bool last, struct log_look *k) {
+static bool look_at_header(const struct log_partition *p, struct eg_logfile_id *ids, bool last,
+                           struct log_look *k) {
     enum eg_logfile_header_fault fault;
     int rc = eg_logfile_header_check(k->data, k->bytes, NULL, &k->id, &fault);
     if (rc == EAGRE_OK) {
@@ -301,7 +306,8 @@ static bool look_at_header(const struct log_partition *p, struct eg_logfile_id *
     return false;
 }
 
-static void look(const struct log_partition *p, size_t i, struct eg_logfile_id *ids, struct log_look *k) {
+static void look(const struct log_partition *p, size_t i, struct eg_logfile_id *ids,
+                 struct log_look *k) {
     uint64_t bad_end = 0;
     int error = read_all(k->file->path, &k->data, &k->bytes, &bad_end);
     if (error != 0) {
@@ -316,21 +322,29 @@ static void look(const struct log_partition *p, size_t i, struct eg_logfile_id *
     const struct eg_logfile_scan *s = &k->scan;
     int64_t offset = k->id.base + (int64_t)s->good_index;
     if (s->verdict == EG_FILE_DAMAGED)
-        say(k, LOG_DAMAGED, "position %" PRIu64 " (offset %" PRId64 "): %s, but %s; behind it: %" PRIu64 " good records",
-            s->good_pos, offset, s->reason, bad_end > s->good_pos ? "it cannot be read" : s->proof, s->behind_records);
+        say(k, LOG_DAMAGED,
+            "position %" PRIu64 " (offset %" PRId64 "): %s, but %s; behind it: %" PRIu64
+            " good records",
+            s->good_pos, offset, s->reason, bad_end > s->good_pos ? "it cannot be read" : s->proof,
+            s->behind_records);
     else if (s->sealed)
         k->state = LOG_WHOLE;
     else if (!last)
-        say(k, LOG_INCOMPLETE, "ends at position %" PRIu64 " (offset %" PRId64 ") without an end: %s; behind it: %" PRIu64
-            " good records", s->good_pos, offset, s->reason, s->behind_records);
+        say(k, LOG_INCOMPLETE,
+            "ends at position %" PRIu64 " (offset %" PRId64
+            ") without an end: %s; behind it: %" PRIu64 " good records",
+            s->good_pos, offset, s->reason, s->behind_records);
     else if (s->verdict == EG_FILE_TORN)
-        say(k, LOG_TORN, "torn tail from position %" PRIu64 " (offset %" PRId64 "): %s; behind it: %" PRIu64 " good records",
+        say(k, LOG_TORN,
+            "torn tail from position %" PRIu64 " (offset %" PRId64 "): %s; behind it: %" PRIu64
+            " good records",
             s->good_pos, offset, s->reason, s->behind_records);
     else
         k->state = LOG_OPEN;
 }
 
-void log_look(const struct log_partition *p, size_t i, struct eg_logfile_id *ids, struct log_look *k) {
+void log_look(const struct log_partition *p, size_t i, struct eg_logfile_id *ids,
+              struct log_look *k) {
     memset(k, 0, sizeof(*k));
     k->file = &p->files[i];
     look(p, i, ids, k);
@@ -344,7 +358,8 @@ void log_look_end(struct log_look *k) {
     k->data = NULL;
 }
 
-int log_index_check(const struct log_look *k, const char **wrong, struct eg_logindex_entry **entries, uint32_t *count) {
+int log_index_check(const struct log_look *k, const char **wrong,
+                    struct eg_logindex_entry **entries, uint32_t *count) {
     struct eg_logindex_builder b;
     struct eg_logindex x;
     uint64_t most = eg_logindex_entries_max(k->id.capacity), bytes = 0, bad_end = 0;
@@ -379,5 +394,6 @@ void log_time(int64_t ns, char out[LOG_TIME_MAX]) {
     char date[LOG_TIME_MAX - 6];
     if (gmtime_r(&s, &tm) == NULL || strftime(date, sizeof(date), "%Y-%m-%dT%H:%M:%S", &tm) == 0)
         date[0] = '\0';
-    snprintf(out, LOG_TIME_MAX, "%s.%03dZ", date, (int)((ns - (int64_t)s * EG_NS_PER_S) / EG_NS_PER_MS));
+    snprintf(out, LOG_TIME_MAX, "%s.%03dZ", date,
+             (int)((ns - (int64_t)s * EG_NS_PER_S) / EG_NS_PER_MS));
 }

@@ -30,7 +30,8 @@ struct log_partition {
  * Call each() for every partition that the paths (data directory, log, topic's, partition's directory, or
  * files) lead to. The worst exit code; CLI_FAILED if a path leads to none.
  */
-int log_for_each(struct cli *c, int argc, char **argv, int (*each)(struct log_partition *p, void *ctx), void *ctx);
+int log_for_each(struct cli *c, int argc, char **argv,
+                 int (*each)(struct log_partition *p, void *ctx), void *ctx);
 
 enum log_state {
     LOG_WHOLE,      /* complete and good */
@@ -59,12 +60,14 @@ struct log_look {
 };
 
 /* File i of p. ids: of a file of the same partition that had a good header; filled by the first one that has. */
-void log_look(const struct log_partition *p, size_t i, struct eg_logfile_id *ids, struct log_look *out);
+void log_look(const struct log_partition *p, size_t i, struct eg_logfile_id *ids,
+              struct log_look *out);
 void log_look_end(struct log_look *k);
 
 /* Is the file's index what can be made of its log? *wrong: a text if not; entries (free() them): what it should
  * hold, count of them. EAGRE_OK, or EAGRE_E_NO_MEMORY. */
-int log_index_check(const struct log_look *k, const char **wrong, struct eg_logindex_entry **entries, uint32_t *count);
+int log_index_check(const struct log_look *k, const char **wrong,
+                    struct eg_logindex_entry **entries, uint32_t *count);
 
 /* "1970-01-01T00:00:00.000Z" */
 #define LOG_TIME_MAX 40

@@ -59,8 +59,11 @@ static int dump(struct dump *d, const struct log_look *k) {
         if (step == EG_STEP_END || !eg_logfile_find(&k->l, it.pos, it.index, &next))
             break;
         out_flush(&d->out);
-        cli_error(d->c, "%s: position %" PRIu64 ": %s: %" PRIu64 " records from offset %" PRId64 " on are missing",
-                  k->file->path, it.pos, it.reason, next.index - it.index, k->id.base + (int64_t)it.index);
+        cli_error(d->c,
+                  "%s: position %" PRIu64 ": %s: %" PRIu64 " records from offset %" PRId64
+                  " on are missing",
+                  k->file->path, it.pos, it.reason, next.index - it.index,
+                  k->id.base + (int64_t)it.index);
         eg_logfile_iter_init(&it, &k->l, next.pos, next.index);
         code = CLI_FAILED;
     }

@@ -53,8 +53,9 @@ static int take_lock(struct repair *r, const char *dir) {
         if (e != EWOULDBLOCK)
             return eg_error_set(EAGRE_E_IO, "cannot lock %s: %s", file, strerror(e));
         pid[n > 0 ? strspn(pid, "0123456789") : 0] = '\0';
-        return eg_error_set(EAGRE_E_BUSY, "the directory %s is in use by eagred pid %s: stop it first (eagre down)", path,
-                            *pid != '\0' ? pid : "(unknown)");
+        return eg_error_set(
+            EAGRE_E_BUSY, "the directory %s is in use by eagred pid %s: stop it first (eagre down)",
+            path, *pid != '\0' ? pid : "(unknown)");
     }
     if (r->lock >= 0)
         close(r->lock);
@@ -88,16 +89,17 @@ static int remove_index(const struct log_look *k) {
 }
 
 /* Written beside it, synced, then renamed: there is always an old or a new one, whole. */
-static int write_index(const struct log_partition *p, const struct log_look *k, const struct eg_logindex_entry *entries,
-                       uint32_t count) {
+static int write_index(const struct log_partition *p, const struct log_look *k,
+                       const struct eg_logindex_entry *entries, uint32_t count) {
     struct eg_logindex_header h;
     char *path = beside(k->file->path, ".idx"), *next = beside(k->file->path, ".idx.new");
     size_t bytes = count * sizeof(*entries);
     eg_logindex_header_make(&h, &k->id);
     int fd = open(next, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600), e = 0;
     errno = 0;
-    if (fd < 0 || write(fd, &h, sizeof(h)) != sizeof(h) || (bytes > 0 && write(fd, entries, bytes) != (ssize_t)bytes) ||
-        fsync(fd) != 0 || rename(next, path) != 0)
+    if (fd < 0 || write(fd, &h, sizeof(h)) != sizeof(h) ||
+        (bytes > 0 && write(fd, entries, bytes) != (ssize_t)bytes) || fsync(fd) != 0 ||
+        rename(next, path) != 0)
         e = errno != 0 ? errno : EIO;
     if (fd >= 0)
         close(fd);
@@ -121,7 +123,9 @@ static int cut(const struct log_partition *p, const struct log_look *k) {
 
 static int put_aside(const struct log_partition *p, const struct log_look *k) {
     char *path = beside(k->file->path, ".log.damaged");
-    int e = renameat2(AT_FDCWD, k->file->path, AT_FDCWD, path, RENAME_NOREPLACE) != 0 ? errno : remove_index(k);
+    int e = renameat2(AT_FDCWD, k->file->path, AT_FDCWD, path, RENAME_NOREPLACE) != 0
+                ? errno
+                : remove_index(k);
     free(path);
     return e != 0 ? e : sync_directory(p->dir);
 }
@@ -148,7 +152,8 @@ static void done(struct repair *r, const struct log_look *k, int error) {
     cli_error(r->c, "%s: that failed: %s", k->file->path, strerror(error));
 }
 
-static void repair_index(struct repair *r, const struct log_partition *p, const struct log_look *k) {
+static void repair_index(struct repair *r, const struct log_partition *p,
+                         const struct log_look *k) {
     const char *wrong;
     struct eg_logindex_entry *entries;
     uint32_t count;
@@ -158,8 +163,9 @@ static void repair_index(struct repair *r, const struct log_partition *p, const 
         return;
     }
     bool missing = !k->file->has_index && k->state == LOG_WHOLE;
-    if ((wrong != NULL || missing) && act(r, k, missing ? "made its index" : "made its index anew",
-                                          missing ? "would make its index" : "would make its index anew"))
+    if ((wrong != NULL || missing) &&
+        act(r, k, missing ? "made its index" : "made its index anew",
+            missing ? "would make its index" : "would make its index anew"))
         done(r, k, write_index(p, k, entries, count));
     free(entries);
 }
@@ -173,7 +179,8 @@ static void repair_file(struct repair *r, const struct log_partition *p, const s
     case LOG_TORN:
         if (p->is_part) {
             out_text(&r->out, k->file->path);
-            out_text(&r->out, ": is cut only with its directory, which tells whether it is the last one\n");
+            out_text(&r->out,
+                     ": is cut only with its directory, which tells whether it is the last one\n");
             r->failures++;
         } else if (act(r, k, "cut behind what is good", "would cut behind what is good")) {
             done(r, k, cut(p, k));
@@ -222,7 +229,8 @@ int cmd_log_repair(struct cli *c, int argc, char **argv) {
     if (code == CLI_OK && r.actions == 0 && r.failures == 0)
         out_text(&r.out, "nothing to repair\n");
     else if (!r.yes && r.actions > 0)
-        out_printf(&r.out, "nothing was changed: %" PRIu64 " things would be done with --yes\n", r.actions);
+        out_printf(&r.out, "nothing was changed: %" PRIu64 " things would be done with --yes\n",
+                   r.actions);
     int written = out_end(&r.out);
     if (code == CLI_OK && (r.failures > 0 || (!r.yes && r.actions > 0)))
         code = CLI_FAILED;

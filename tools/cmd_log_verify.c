@@ -13,7 +13,8 @@ struct verify {
     struct out out;
 };
 
-static void problem(struct verify *v, const char *path, const char *format, ...) __attribute__((format(printf, 3, 4)));
+static void problem(struct verify *v, const char *path, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
 
 static void problem(struct verify *v, const char *path, const char *format, ...) {
     char text[EG_PAGE / 4];
@@ -58,12 +59,14 @@ struct run {
 static void check_order(struct verify *v, const struct log_look *k, struct run *r, bool first) {
     uint64_t seq = k->file->seq;
     if (!first && seq != r->seq + 1)
-        problem(v, k->file->path, seq == r->seq + 2 ? "segment %" PRIu64 " is missing before it"
-                                                    : "segments from %" PRIu64 " on are missing before it",
+        problem(v, k->file->path,
+                seq == r->seq + 2 ? "segment %" PRIu64 " is missing before it"
+                                  : "segments from %" PRIu64 " on are missing before it",
                 r->seq + 1);
     if (!first && seq == r->seq + 1 && r->known && k->has_header && k->id.base != r->end)
-        problem(v, k->file->path, "begins at offset %" PRId64 ", but the segment before it ends at %" PRId64, k->id.base,
-                r->end);
+        problem(v, k->file->path,
+                "begins at offset %" PRId64 ", but the segment before it ends at %" PRId64,
+                k->id.base, r->end);
     r->seq = seq;
     r->known = k->has_header && k->state == LOG_WHOLE;
     r->end = k->id.base + (int64_t)k->scan.good_index;
@@ -88,7 +91,8 @@ static int each(struct log_partition *p, void *ctx) {
         else if (k.state >= LOG_TORN)
             problem(v, k.file->path, "%s", k.problem);
         if (k.has_header && k.bytes > k.id.capacity)
-            problem(v, k.file->path, "is longer than the %" PRIu64 " bytes of a segment", k.id.capacity);
+            problem(v, k.file->path, "is longer than the %" PRIu64 " bytes of a segment",
+                    k.id.capacity);
         if (k.has_header && !k.file->aside && check_index(v, &k) != EAGRE_OK)
             code = CLI_FAILED;
         if (!k.file->aside || i + 1 == p->count || p->files[i + 1].seq != k.file->seq) {
@@ -112,13 +116,13 @@ int cmd_log_verify(struct cli *c, int argc, char **argv) {
     int code = log_for_each(c, argc, argv, each, &v);
     if (v.json)
         out_printf(&v.out,
-                   "],\n  \"partitions\": %" PRIu64 ", \"segments\": %" PRIu64 ", \"records\": %" PRIu64
-                   ", \"pads\": %" PRIu64 ", \"bytes\": %" PRIu64 "}\n",
+                   "],\n  \"partitions\": %" PRIu64 ", \"segments\": %" PRIu64
+                   ", \"records\": %" PRIu64 ", \"pads\": %" PRIu64 ", \"bytes\": %" PRIu64 "}\n",
                    v.partitions, v.segments, v.records, v.pads, v.bytes);
     else
         out_printf(&v.out,
-                   "%" PRIu64 " partitions, %" PRIu64 " segments, %" PRIu64 " records, %" PRIu64 " pads, %" PRIu64
-                   " bytes: %" PRIu64 " problems\n",
+                   "%" PRIu64 " partitions, %" PRIu64 " segments, %" PRIu64 " records, %" PRIu64
+                   " pads, %" PRIu64 " bytes: %" PRIu64 " problems\n",
                    v.partitions, v.segments, v.records, v.pads, v.bytes, v.problems);
     int written = out_end(&v.out);
     code = v.problems > 0 ? CLI_FAILED : code;

@@ -9,8 +9,9 @@
  *
  * A record that these calls acknowledged with EAGRE_OK is visible to every reader and survives the
  * death of this process and of the daemon; with EAGRE_ACKS_DISK that of the host, too. With
- * EAGRE_ACKS_DISK a call may fail after the record was published: EAGRE_E_TIMED_OUT and EAGRE_E_IO then
- * mean that it is in the log, but not known to be on disk (as in Kafka, producing it again makes it twice). A topic has at most one open claim per producer handle.
+ * EAGRE_ACKS_DISK a call may fail after the record was published: partition and offset are set then, and
+ * EAGRE_E_TIMED_OUT, EAGRE_E_IO and (the instance ended meanwhile) EAGRE_E_NO_DAEMON mean that it is not known to be
+ * on disk (as in Kafka, producing it again may make it twice). A topic has at most one open claim per producer handle.
  */
 #ifndef EAGRE_PRODUCER_H
 #define EAGRE_PRODUCER_H
@@ -85,7 +86,7 @@ int32_t eagre_producer_partitions(eagre_producer_t *p);
 
 /*
  * Append one record; *offset (may be NULL) is its offset within its partition, *partition (may be
- * NULL) where it went. On failure nothing was appended and both are untouched.
+ * NULL) where it went. On failure nothing was appended and both are untouched; but see EAGRE_ACKS_DISK above.
  * EAGRE_E_RECORD_TOO_LARGE: over max.message.bytes or an eighth of segment.bytes; the detail has
  * the figures. EAGRE_E_UNKNOWN_PARTITION. EAGRE_E_WOULD_BLOCK / EAGRE_E_TIMED_OUT: no free
  * segment; the detail says what holds it. EAGRE_E_NO_MEMORY: no memory behind the ring.
@@ -140,7 +141,8 @@ int eagre_producer_durable_offset(eagre_producer_t *p, int32_t partition, int64_
 /*
  * Until everything that this handle has produced is on disk, at most timeout_ms (0: ask for it and return; -1: for
  * ever). EAGRE_E_WOULD_BLOCK (timeout 0) / EAGRE_E_TIMED_OUT: not yet; the detail says if the disk is full.
- * EAGRE_E_IO and EAGRE_E_UNSUPPORTED as above.
+ * EAGRE_E_IO and EAGRE_E_UNSUPPORTED as above. EAGRE_E_NO_DAEMON, once: the instance ended before all of it was known to
+ * be on disk. EAGRE_E_TOPIC_DELETED, EAGRE_E_CORRUPT.
  */
 int eagre_producer_flush(eagre_producer_t *p, int32_t timeout_ms);
 

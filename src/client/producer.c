@@ -158,13 +158,25 @@ static int64_t block_until(const eagre_producer_t *p) {
     return p->options.acks == EAGRE_ACKS_DISK ? p->call_until : eg_producer_until(p->options.max_block_ms);
 }
 
+/* Nobody rings: there is nobody. False: the time is over. */
+static bool nap(int64_t until) {
+    static _Atomic uint32_t nobody;
+    int64_t left = until - eg_mono_ns();
+    if (left > 0)
+        eg_futex_wait(&nobody, 0, left < SESSION_RETRY_NS ? left : SESSION_RETRY_NS);
+    return left > 0;
+}
+
 /* A call with acks=disk begins: its time runs from here, and what it writes goes to the present instance. */
 static __attribute__((cold)) int begin_disk(eagre_producer_t *p) {
     p->call_until = eg_producer_until(p->options.max_block_ms);
     if (eg_load_relaxed(&p->e->generation) == p->topic->generation)
         return EAGRE_OK;
-    eg_producer_begin_waiting(p, p->call_until);
-    int rc = eg_producer_check_session(p);
+    int rc;
+    do {
+        eg_producer_begin_waiting(p, p->call_until);
+        rc = eg_producer_check_session(p);
+    } while (rc == EAGRE_E_NO_DAEMON && nap(p->call_until));
     eg_producer_end_waiting(p);
     return rc == EAGRE_OK ? rc : eg_error_add(rc, "topic '%s'", p->topic->name);
 }
@@ -196,12 +208,10 @@ static __attribute__((cold)) int writer_open(eagre_producer_t *p, uint32_t parti
     for (;;) {
         eg_producer_begin_waiting(p, until);
         rc = eg_topic_partition(p->topic, partition, &m);
-        int64_t left = until - eg_mono_ns();
-        if ((rc != EAGRE_E_NO_DAEMON && rc != EAGRE_E_WOULD_BLOCK) || left <= 0)
+        if ((rc != EAGRE_E_NO_DAEMON && rc != EAGRE_E_WOULD_BLOCK) || until <= eg_mono_ns())
             break;
-        static _Atomic uint32_t nobody; /* nobody rings: there is nobody */
         if (rc == EAGRE_E_NO_DAEMON)
-            eg_futex_wait(&nobody, 0, left < SESSION_RETRY_NS ? left : SESSION_RETRY_NS);
+            nap(until);
         int session = eg_producer_check_session(p);
         if (session != EAGRE_OK && session != EAGRE_E_NO_DAEMON) {
             rc = session;

@@ -35,12 +35,13 @@ void eg_logfile_header_make(void *page, const struct eg_logfile_id *id) {
 
 static bool is_possible(const struct eg_logfile_id *id) {
     return id->capacity >= EG_SEGMENT_BYTES_MIN && id->capacity <= EG_SEGMENT_BYTES_MAX &&
-           id->capacity % EG_INDEX_BLOCK == 0 && id->align >= EG_ALIGN_MIN && id->align <= EG_ALIGN_MAX &&
-           (id->align & (id->align - 1)) == 0 && id->seq <= EG_SEQ_MAX;
+           id->capacity % EG_INDEX_BLOCK == 0 && id->align >= EG_ALIGN_MIN &&
+           id->align <= EG_ALIGN_MAX && (id->align & (id->align - 1)) == 0 && id->seq <= EG_SEQ_MAX;
 }
 
 /* Of another file: which of its values says so, and what it is and should be. */
-static enum eg_logfile_header_fault compare(const struct eg_logfile_id *has, const struct eg_logfile_id *wants) {
+static enum eg_logfile_header_fault compare(const struct eg_logfile_id *has,
+                                            const struct eg_logfile_id *wants) {
     const struct {
         enum eg_logfile_header_fault fault;
         const char *what;
@@ -55,8 +56,9 @@ static enum eg_logfile_header_fault compare(const struct eg_logfile_id *has, con
     };
     for (size_t i = 0; i < sizeof(values) / sizeof(values[0]); i++)
         if (values[i].has != values[i].wants) {
-            eg_error_set(EAGRE_E_CORRUPT, "log file header: is of %s %" PRIu64 ", expected %" PRIu64,
-                         values[i].what, values[i].has, values[i].wants);
+            eg_error_set(EAGRE_E_CORRUPT,
+                         "log file header: is of %s %" PRIu64 ", expected %" PRIu64, values[i].what,
+                         values[i].has, values[i].wants);
             return values[i].fault;
         }
     return EG_HEADER_OK;
@@ -72,14 +74,16 @@ int eg_logfile_header_check(const void *page, uint64_t bytes, const struct eg_lo
                             struct eg_logfile_id *out, enum eg_logfile_header_fault *fault) {
     struct eg_segment_header h; /* a copy: the file may be mapped */
     if (bytes < EG_PAGE)
-        return refuse(fault, EG_HEADER_SHORT,
-                      eg_error_set(EAGRE_E_CORRUPT, "log file header: %" PRIu64 " bytes are too few", bytes));
+        return refuse(
+            fault, EG_HEADER_SHORT,
+            eg_error_set(EAGRE_E_CORRUPT, "log file header: %" PRIu64 " bytes are too few", bytes));
     memcpy(&h, page, sizeof(h));
     uint64_t magic = eg_load_relaxed(&h.magic.magic);
     if (magic != EG_MAGIC_SEGMENT)
         return refuse(fault, EG_HEADER_MAGIC,
-                      eg_error_set(EAGRE_E_CORRUPT, magic == 0 ? "log file header: nothing was written yet"
-                                                               : "log file header: this is no log file"));
+                      eg_error_set(EAGRE_E_CORRUPT, magic == 0
+                                                        ? "log file header: nothing was written yet"
+                                                        : "log file header: this is no log file"));
     /* The CRC first: a version that a flipped bit makes is damage, not another build's. */
     bool crc_ok = h.crc == header_crc(&h);
     if (h.magic.version != EG_LOGFILE_VERSION && crc_ok)
@@ -110,7 +114,8 @@ int eg_logfile_header_check(const void *page, uint64_t bytes, const struct eg_lo
     if (h.base_crc != base_crc(&h) || id.base < 0 || id.base > EG_OFFSET_MAX)
         return refuse(fault, EG_HEADER_BASE,
                       eg_error_set(EAGRE_E_CORRUPT,
-                                   "log file header: base offset %" PRId64 " does not match its checksum",
+                                   "log file header: base offset %" PRId64
+                                   " does not match its checksum",
                                    id.base));
     if (fault != NULL)
         *fault = EG_HEADER_OK;
@@ -118,7 +123,8 @@ int eg_logfile_header_check(const void *page, uint64_t bytes, const struct eg_lo
     return EAGRE_OK;
 }
 
-void eg_logfile_init(struct eg_logfile *l, const struct eg_logfile_id *id, const void *data, uint64_t bytes) {
+void eg_logfile_init(struct eg_logfile *l, const struct eg_logfile_id *id, const void *data,
+                     uint64_t bytes) {
     l->data = data;
     l->bytes = bytes < id->capacity ? bytes : id->capacity;
     l->capacity = id->capacity;
@@ -175,12 +181,14 @@ static const char *word_fault(const struct eg_logfile *l, uint64_t word, uint64_
 }
 
 /* Pad or EOS: all of it follows from the word, the place and the index. */
-static void write_mark(const struct eg_logfile *l, struct eg_frame *f, uint64_t word, uint64_t pos, uint32_t index) {
+static void write_mark(const struct eg_logfile *l, struct eg_frame *f, uint64_t word, uint64_t pos,
+                       uint32_t index) {
     f->index = index;
     f->timestamp_ns = eg_word_count(word);
     f->key_length = EG_NULL_LENGTH;
     f->value_length = EG_NULL_LENGTH;
-    f->crc = eg_frame_head_crc(pos, word, index, l->seed, f->timestamp_ns, EG_NULL_LENGTH, EG_NULL_LENGTH);
+    f->crc = eg_frame_head_crc(pos, word, index, l->seed, f->timestamp_ns, EG_NULL_LENGTH,
+                               EG_NULL_LENGTH);
 }
 
 /* What is longer than its contents and their padding need, `used`: zeros, with the note. */
@@ -200,8 +208,9 @@ static inline void write_slack(uint8_t *dst, uint32_t crc, uint64_t length, uint
  * Copy first, then look at the copy alone: its producer can do to src what it likes. Longer payloads are
  * copied and checksummed in one pass, for which the lengths in the copy of the header are enough.
  */
-static inline const char *write_data(const struct eg_logfile *l, struct eg_frame *f, const struct eg_frame *src,
-                                     uint64_t word, uint64_t pos, uint64_t index, struct eg_frame_view *v) {
+static inline const char *write_data(const struct eg_logfile *l, struct eg_frame *f,
+                                     const struct eg_frame *src, uint64_t word, uint64_t pos,
+                                     uint64_t index, struct eg_frame_view *v) {
     uint64_t length = eg_word_length(word);
     bool whole = length <= COPY_WHOLE || eg_word_headers(word);
     memcpy(f, src, whole ? length : EG_FRAME_HEADER);
@@ -215,8 +224,10 @@ static inline const char *write_data(const struct eg_logfile *l, struct eg_frame
         if (!eg_frame_crc_ok(f, pos, word, l->seed, v))
             return "checksum (CRC32C) does not match";
     } else {
-        uint64_t n = eg_align_up(v->payload, 8); /* at most length - EG_FRAME_HEADER, a multiple of 8 */
-        uint32_t crc = eg_frame_head_crc(pos, word, v->index, l->seed, v->timestamp_ns, f->key_length, f->value_length);
+        uint64_t n =
+            eg_align_up(v->payload, 8); /* at most length - EG_FRAME_HEADER, a multiple of 8 */
+        uint32_t crc = eg_frame_head_crc(pos, word, v->index, l->seed, v->timestamp_ns,
+                                         f->key_length, f->value_length);
         if (eg_crc32c_copy(crc, f->payload, src->payload, n) != f->crc)
             return "checksum (CRC32C) does not match";
         memset(f->payload + n, 0, used - EG_FRAME_HEADER - n);
@@ -225,8 +236,9 @@ static inline const char *write_data(const struct eg_logfile *l, struct eg_frame
     return NULL;
 }
 
-int eg_logfile_frame_write(const struct eg_logfile *l, uint8_t *dst, const struct eg_frame *src, uint64_t word,
-                           uint64_t pos, uint64_t index, uint32_t flush, struct eg_logfile_frame *out) {
+int eg_logfile_frame_write(const struct eg_logfile *l, uint8_t *dst, const struct eg_frame *src,
+                           uint64_t word, uint64_t pos, uint64_t index, uint32_t flush,
+                           struct eg_logfile_frame *out) {
     struct eg_frame *f = eg_frame_at(dst, 0);
     const char *fault = word_fault(l, word, pos);
     uint64_t length = eg_word_length(word);
@@ -248,14 +260,16 @@ int eg_logfile_frame_write(const struct eg_logfile *l, uint8_t *dst, const struc
     }
     if (__builtin_expect(fault != NULL, 0))
         return eg_error_set(EAGRE_E_CORRUPT,
-                            "segment %" PRIu64 ", position %" PRIu64 " (offset %" PRId64 "): %s", l->seq, pos,
-                            l->base + (int64_t)index, fault);
-    eg_store_relaxed(&f->word, (word & ~OWNER_BITS) | (uint64_t)flush << 50); /* ours until it is written */
+                            "segment %" PRIu64 ", position %" PRIu64 " (offset %" PRId64 "): %s",
+                            l->seq, pos, l->base + (int64_t)index, fault);
+    eg_store_relaxed(&f->word,
+                     (word & ~OWNER_BITS) | (uint64_t)flush << 50); /* ours until it is written */
     return EAGRE_OK;
 }
 
 /* A pad's or an end's frame, at least a header long. */
-static const char *mark_fault(const struct eg_logfile *l, const struct eg_frame *f, uint64_t word, uint64_t pos) {
+static const char *mark_fault(const struct eg_logfile *l, const struct eg_frame *f, uint64_t word,
+                              uint64_t pos) {
     struct eg_frame_view v = {.index = f->index, .timestamp_ns = f->timestamp_ns};
     if (!eg_frame_crc_ok(f, pos, word, l->seed, &v))
         return "checksum (CRC32C) does not match";
@@ -269,8 +283,8 @@ static const char *mark_fault(const struct eg_logfile *l, const struct eg_frame 
 }
 
 /* The frame at pos, its index within low .. high. *work: + bytes whose CRC was computed. */
-static inline const char *frame_fault(const struct eg_logfile *l, uint64_t pos, uint64_t low, uint64_t high,
-                                      struct eg_logfile_frame *out, uint64_t *work) {
+static inline const char *frame_fault(const struct eg_logfile *l, uint64_t pos, uint64_t low,
+                                      uint64_t high, struct eg_logfile_frame *out, uint64_t *work) {
     uint64_t left = l->bytes - pos;
     if (__builtin_expect(left < sizeof(uint64_t), 0))
         return "the file ends within a frame";
@@ -289,7 +303,8 @@ static inline const char *frame_fault(const struct eg_logfile *l, uint64_t pos, 
     out->count = eg_word_count(word);
     if (__builtin_expect(eg_logfile_bytes(out) > left, 0))
         return "the file ends within a frame";
-    if (__builtin_expect(length < EG_FRAME_HEADER, 0)) { /* an end without room for more than its word */
+    if (__builtin_expect(length < EG_FRAME_HEADER,
+                         0)) { /* an end without room for more than its word */
         out->index = (uint32_t)low;
         return NULL;
     }
@@ -303,7 +318,8 @@ static inline const char *frame_fault(const struct eg_logfile *l, uint64_t pos, 
     *work += out->view.payload;
     if (!eg_frame_crc_ok(f, pos, word, l->seed, &out->view))
         return "checksum (CRC32C) does not match";
-    if (!length_ok((const uint8_t *)f, f->crc, length, eg_frame_length(out->view.payload, l->align)))
+    if (!length_ok((const uint8_t *)f, f->crc, length,
+                   eg_frame_length(out->view.payload, l->align)))
         return "length does not match the contents";
     return NULL;
 }
@@ -324,7 +340,8 @@ const char *eg_logfile_frame_check(const struct eg_logfile *l, uint64_t pos, uin
 
 /* ---- walking ------------------------------------------------------------------------------------------ */
 
-void eg_logfile_iter_init(struct eg_logfile_iter *it, const struct eg_logfile *l, uint64_t pos, uint64_t index) {
+void eg_logfile_iter_init(struct eg_logfile_iter *it, const struct eg_logfile *l, uint64_t pos,
+                          uint64_t index) {
     memset(it, 0, sizeof(*it));
     it->l = *l;
     it->pos = pos;
@@ -334,7 +351,9 @@ void eg_logfile_iter_init(struct eg_logfile_iter *it, const struct eg_logfile *l
 enum eg_logfile_step eg_logfile_next(struct eg_logfile_iter *it) {
     const struct eg_logfile *l = &it->l;
     if (__builtin_expect(it->pos == l->capacity, 0)) {
-        it->frame = (struct eg_logfile_frame){.kind = EG_KIND_EOS, .flush = it->frame.flush, .pos = it->pos,
+        it->frame = (struct eg_logfile_frame){.kind = EG_KIND_EOS,
+                                              .flush = it->frame.flush,
+                                              .pos = it->pos,
                                               .index = (uint32_t)it->index};
         return EG_STEP_END;
     }
@@ -376,10 +395,13 @@ struct search {
     bool gave_up;
 };
 
-static bool find_frame(struct search *s, uint64_t from, uint64_t index, struct eg_logfile_frame *f) {
+static bool find_frame(struct search *s, uint64_t from, uint64_t index,
+                       struct eg_logfile_frame *f) {
     const struct eg_logfile *l = s->l;
-    for (uint64_t pos = from + l->align; pos < l->bytes && l->bytes - pos >= EG_FRAME_HEADER; pos += l->align) {
-        uint64_t word = eg_load_relaxed(&((const struct eg_frame *)(const void *)(l->data + pos))->word);
+    for (uint64_t pos = from + l->align; pos < l->bytes && l->bytes - pos >= EG_FRAME_HEADER;
+         pos += l->align) {
+        uint64_t word =
+            eg_load_relaxed(&((const struct eg_frame *)(const void *)(l->data + pos))->word);
         if ((word & 0x23) != EG_PUBLISHED)
             continue; /* most places end here */
         uint64_t most = index + (pos - from) / EG_FRAME_HEADER;
@@ -393,7 +415,8 @@ static bool find_frame(struct search *s, uint64_t from, uint64_t index, struct e
     return false;
 }
 
-bool eg_logfile_find(const struct eg_logfile *l, uint64_t pos, uint64_t index, struct eg_logfile_frame *out) {
+bool eg_logfile_find(const struct eg_logfile *l, uint64_t pos, uint64_t index,
+                     struct eg_logfile_frame *out) {
     struct search s = {.l = l};
     return is_place(l, pos) && find_frame(&s, pos, index, out);
 }
@@ -409,8 +432,8 @@ static void count_record(struct eg_logfile_scan *out, int64_t timestamp_ns) {
 }
 
 /* All that is good behind (from, index). Returns whether it is of more than one flush; *first: whose. */
-static bool look_behind(struct search *s, uint64_t from, uint64_t index, struct eg_logfile_scan *out,
-                        uint32_t *first) {
+static bool look_behind(struct search *s, uint64_t from, uint64_t index,
+                        struct eg_logfile_scan *out, uint32_t *first) {
     struct eg_logfile_frame f;
     struct eg_logfile_iter it;
     bool mixed = false;
@@ -454,8 +477,8 @@ static bool look_behind(struct search *s, uint64_t from, uint64_t index, struct 
  * Numbers wrap after 16383: a gap of flushes a multiple of that, or one more, would look like none. It would
  * have to be one single bad place of that many frames, half a megabyte at least.
  */
-void eg_logfile_scan(const struct eg_logfile *l, uint64_t pos, uint64_t index, uint32_t flush_before,
-                     uint64_t mark, struct eg_logfile_scan *out) {
+void eg_logfile_scan(const struct eg_logfile *l, uint64_t pos, uint64_t index,
+                     uint32_t flush_before, uint64_t mark, struct eg_logfile_scan *out) {
     struct eg_logfile_iter it;
     enum eg_logfile_step step;
     memset(out, 0, sizeof(*out));
@@ -485,7 +508,8 @@ void eg_logfile_scan(const struct eg_logfile *l, uint64_t pos, uint64_t index, u
     struct search s = {.l = l};
     uint32_t behind = 0;
     bool mixed = look_behind(&s, it.pos, it.index, out, &behind);
-    bool known = out->flush != 0 || it.pos == EG_SEGMENT_DATA; /* what flush the last good frame is of */
+    bool known =
+        out->flush != 0 || it.pos == EG_SEGMENT_DATA; /* what flush the last good frame is of */
     bool skips = known && behind != out->flush && behind != eg_logfile_flush_next(out->flush);
     if (it.pos < mark)
         out->proof = "it lies below what is known to be durable";

@@ -64,8 +64,8 @@ struct eg_logfile_id {
 
 enum eg_logfile_header_fault {
     EG_HEADER_OK = 0,
-    EG_HEADER_SHORT,  /* fewer bytes than a header page */
-    EG_HEADER_MAGIC,  /* also: nothing was ever written */
+    EG_HEADER_SHORT, /* fewer bytes than a header page */
+    EG_HEADER_MAGIC, /* also: nothing was ever written */
     EG_HEADER_VERSION,
     EG_HEADER_CRC,
     EG_HEADER_BASE,   /* its CRC, or impossible */
@@ -92,8 +92,9 @@ int eg_logfile_header_check(const void *page, uint64_t bytes, const struct eg_lo
 
 /* What is needed to make or check the frames of one segment. */
 struct eg_logfile {
-    const uint8_t *data; /* the file from its first byte, mapped or read, aligned to 8; NULL: only to write */
-    uint64_t bytes;      /* of data; files may be shorter than capacity */
+    const uint8_t
+        *data; /* the file from its first byte, mapped or read, aligned to 8; NULL: only to write */
+    uint64_t bytes; /* of data; files may be shorter than capacity */
     uint64_t capacity;
     uint64_t seq;
     int64_t base;
@@ -102,7 +103,8 @@ struct eg_logfile {
 };
 
 /* id: checked by eg_logfile_header_check, or one's own. */
-void eg_logfile_init(struct eg_logfile *l, const struct eg_logfile_id *id, const void *data, uint64_t bytes);
+void eg_logfile_init(struct eg_logfile *l, const struct eg_logfile_id *id, const void *data,
+                     uint64_t bytes);
 
 /* What one frame was, wherever it comes from. */
 struct eg_logfile_frame {
@@ -122,8 +124,9 @@ struct eg_logfile_frame {
  * written whole but for EOS: eg_logfile_bytes() of it. *out is filled; next place: pos + length, index + count.
  * EAGRE_E_CORRUPT: the ring is damaged there; dst holds rubbish.
  */
-int eg_logfile_frame_write(const struct eg_logfile *l, uint8_t *dst, const struct eg_frame *src, uint64_t word,
-                           uint64_t pos, uint64_t index, uint32_t flush, struct eg_logfile_frame *out);
+int eg_logfile_frame_write(const struct eg_logfile *l, uint8_t *dst, const struct eg_frame *src,
+                           uint64_t word, uint64_t pos, uint64_t index, uint32_t flush,
+                           struct eg_logfile_frame *out);
 
 /* Bytes of the file that a frame takes: its length, or an EOS's header (or word). */
 static inline uint64_t eg_logfile_bytes(const struct eg_logfile_frame *f) {
@@ -162,7 +165,8 @@ struct eg_logfile_iter {
 };
 
 /* Begin at (EG_SEGMENT_DATA, 0), or at any place that is known to be one: a wrong one is found BAD. */
-void eg_logfile_iter_init(struct eg_logfile_iter *it, const struct eg_logfile *l, uint64_t pos, uint64_t index);
+void eg_logfile_iter_init(struct eg_logfile_iter *it, const struct eg_logfile *l, uint64_t pos,
+                          uint64_t index);
 
 /* The next frame, verified. After END, NOTHING or BAD the same again: NOTHING may become more once the file
  * has grown (set it->l.bytes). */
@@ -170,13 +174,14 @@ enum eg_logfile_step eg_logfile_next(struct eg_logfile_iter *it);
 
 /* The first good frame behind pos, where something bad is, and behind record `index`. False: there is none, or
  * too much looks like one to tell. */
-bool eg_logfile_find(const struct eg_logfile *l, uint64_t pos, uint64_t index, struct eg_logfile_frame *out);
+bool eg_logfile_find(const struct eg_logfile *l, uint64_t pos, uint64_t index,
+                     struct eg_logfile_frame *out);
 
 /* ---- recovery: where does the good part of a file end? ------------------------------------------------ */
 
 enum eg_logfile_verdict {
-    EG_FILE_CLEAN,  /* ends with an end, or with nothing; nothing of the segment was found behind */
-    EG_FILE_TORN,   /* something unfinished lies behind the good part, and nothing says that it was durable */
+    EG_FILE_CLEAN, /* ends with an end, or with nothing; nothing of the segment was found behind */
+    EG_FILE_TORN, /* something unfinished lies behind the good part, and nothing says that it was durable */
     EG_FILE_DAMAGED /* what is bad or missing was durable: never to be cut */
 };
 
@@ -192,14 +197,15 @@ struct eg_logfile_scan {
     uint32_t flush; /* of the last good frame; 0: none */
     int64_t first_timestamp_ns, last_timestamp_ns, max_timestamp_ns; /* if records > 0 */
     /* If it is not clean: */
-    const char *reason;   /* what is wrong at good_pos; lives forever, as the next */
-    const char *proof;    /* DAMAGED: how that is known */
-    uint64_t next_pos;    /* the next good frame behind good_pos; 0: there is none */
+    const char *reason; /* what is wrong at good_pos; lives forever, as the next */
+    const char *proof;  /* DAMAGED: how that is known */
+    uint64_t next_pos;  /* the next good frame behind good_pos; 0: there is none */
     uint64_t next_index;
     uint64_t behind_records; /* good records behind */
-    uint64_t behind_index;   /* index behind the last of them; 0: none. Lost if cut: behind_index - good_index */
-    uint64_t behind_end;     /* position behind the last of them; 0: none */
-    uint32_t behind_holes;   /* bad places among them */
+    uint64_t
+        behind_index; /* index behind the last of them; 0: none. Lost if cut: behind_index - good_index */
+    uint64_t behind_end;   /* position behind the last of them; 0: none */
+    uint32_t behind_holes; /* bad places among them */
 };
 
 /*
@@ -208,7 +214,7 @@ struct eg_logfile_scan {
  * segment is known to be whole. (That a next file exists proves nothing of this one's last flush.) Recovery begins at the first frame: a place
  * that somebody noted is as good as the note. (A pos that can be none means the first frame, too.)
  */
-void eg_logfile_scan(const struct eg_logfile *l, uint64_t pos, uint64_t index, uint32_t flush_before,
-                     uint64_t mark, struct eg_logfile_scan *out);
+void eg_logfile_scan(const struct eg_logfile *l, uint64_t pos, uint64_t index,
+                     uint32_t flush_before, uint64_t mark, struct eg_logfile_scan *out);
 
 #endif

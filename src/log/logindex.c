@@ -5,7 +5,8 @@
 #include "sys/errbuf.h"
 
 static uint32_t entry_crc(uint32_t seed, uint64_t number, const struct eg_logindex_entry *e) {
-    return eg_crc32c(eg_crc32c(seed, &number, sizeof(number)), e, offsetof(struct eg_logindex_entry, crc));
+    return eg_crc32c(eg_crc32c(seed, &number, sizeof(number)), e,
+                     offsetof(struct eg_logindex_entry, crc));
 }
 
 /* ---- writing ---------------------------------------------------------------------------------------- */
@@ -30,7 +31,8 @@ void eg_logindex_begin(struct eg_logindex_builder *b, const struct eg_logfile *l
     b->max_timestamp_ns = INT64_MIN;
 }
 
-bool eg_logindex_add(struct eg_logindex_builder *b, const struct eg_logfile_frame *f, struct eg_logindex_entry *out) {
+bool eg_logindex_add(struct eg_logindex_builder *b, const struct eg_logfile_frame *f,
+                     struct eg_logindex_entry *out) {
     bool due = f->pos - b->last >= EG_LOGINDEX_STEP;
     if (due) {
         *out = (struct eg_logindex_entry){.pos8 = (uint32_t)(f->pos >> 3),
@@ -45,8 +47,9 @@ bool eg_logindex_add(struct eg_logindex_builder *b, const struct eg_logfile_fram
     return due;
 }
 
-uint32_t eg_logindex_rebuild(const struct eg_logfile *l, uint64_t end, struct eg_logindex_builder *b,
-                             struct eg_logindex_entry *entries, uint64_t max) {
+uint32_t eg_logindex_rebuild(const struct eg_logfile *l, uint64_t end,
+                             struct eg_logindex_builder *b, struct eg_logindex_entry *entries,
+                             uint64_t max) {
     struct eg_logfile_iter it;
     enum eg_logfile_step step;
     eg_logindex_begin(b, l);
@@ -59,7 +62,8 @@ uint32_t eg_logindex_rebuild(const struct eg_logfile *l, uint64_t end, struct eg
 
 /* ---- reading ----------------------------------------------------------------------------------------- */
 
-int eg_logindex_open(struct eg_logindex *x, const struct eg_logfile_id *id, const void *data, uint64_t bytes) {
+int eg_logindex_open(struct eg_logindex *x, const struct eg_logfile_id *id, const void *data,
+                     uint64_t bytes) {
     struct eg_logindex_header has, wants;
     memset(x, 0, sizeof(*x));
     x->capacity = id->capacity;
@@ -70,7 +74,8 @@ int eg_logindex_open(struct eg_logindex *x, const struct eg_logfile_id *id, cons
     memcpy(&has, data, sizeof(has));
     eg_logindex_header_make(&wants, id);
     if (memcmp(&has, &wants, sizeof(has)) != 0)
-        return eg_error_set(EAGRE_E_CORRUPT, "index: its header is not that of this segment's index");
+        return eg_error_set(EAGRE_E_CORRUPT,
+                            "index: its header is not that of this segment's index");
     uint64_t count = (bytes - sizeof(has)) / sizeof(struct eg_logindex_entry);
     uint64_t most = eg_logindex_entries_max(id->capacity);
     x->entries = (const struct eg_logindex_entry *)((const struct eg_logindex_header *)data + 1);
@@ -88,15 +93,16 @@ static bool get(const struct eg_logindex *x, uint64_t k, struct eg_logindex_entr
 
 /* The last entry that is not behind what is looked for. A bad one counts as behind: what is found holds all
  * the same, it only lies further from the goal. */
-static void look_up(const struct eg_logindex *x, bool by_time, uint64_t index, int64_t timestamp_ns, uint64_t *pos,
-                    uint64_t *at_index) {
+static void look_up(const struct eg_logindex *x, bool by_time, uint64_t index, int64_t timestamp_ns,
+                    uint64_t *pos, uint64_t *at_index) {
     uint64_t low = 0, high = x->count;
     *pos = EG_SEGMENT_DATA;
     *at_index = 0;
     while (low < high) {
         uint64_t middle = low + (high - low) / 2;
         struct eg_logindex_entry e;
-        if (get(x, middle, &e) && (by_time ? e.max_timestamp_ns < timestamp_ns : e.index <= index)) {
+        if (get(x, middle, &e) &&
+            (by_time ? e.max_timestamp_ns < timestamp_ns : e.index <= index)) {
             *pos = (uint64_t)e.pos8 << 3;
             *at_index = e.index;
             low = middle + 1;
@@ -106,11 +112,13 @@ static void look_up(const struct eg_logindex *x, bool by_time, uint64_t index, i
     }
 }
 
-void eg_logindex_by_index(const struct eg_logindex *x, uint64_t index, uint64_t *pos, uint64_t *at_index) {
+void eg_logindex_by_index(const struct eg_logindex *x, uint64_t index, uint64_t *pos,
+                          uint64_t *at_index) {
     look_up(x, false, index, 0, pos, at_index);
 }
 
-void eg_logindex_by_time(const struct eg_logindex *x, int64_t timestamp_ns, uint64_t *pos, uint64_t *at_index) {
+void eg_logindex_by_time(const struct eg_logindex *x, int64_t timestamp_ns, uint64_t *pos,
+                         uint64_t *at_index) {
     look_up(x, true, 0, timestamp_ns, pos, at_index);
 }
 

@@ -36,14 +36,16 @@ struct eg_logindex_entry {
     uint32_t index;
     int64_t max_timestamp_ns; /* of the records before; INT64_MIN: only pads */
     uint32_t reserved;        /* 0 */
-    uint32_t crc;             /* of all before; seeded with the segment's seed and the entry's number */
+    uint32_t crc; /* of all before; seeded with the segment's seed and the entry's number */
 };
 
 static_assert(sizeof(struct eg_logindex_header) == 48, "eg_logindex_header");
 static_assert(sizeof(struct eg_logindex_entry) == 24, "eg_logindex_entry");
 
 /* The most entries that a segment's index can have. */
-static inline uint64_t eg_logindex_entries_max(uint64_t capacity) { return capacity / EG_LOGINDEX_STEP; }
+static inline uint64_t eg_logindex_entries_max(uint64_t capacity) {
+    return capacity / EG_LOGINDEX_STEP;
+}
 
 /* ---- writing ---------------------------------------------------------------------------------------- */
 
@@ -64,12 +66,14 @@ void eg_logindex_begin(struct eg_logindex_builder *b, const struct eg_logfile *l
 static inline uint64_t eg_logindex_at(uint64_t entry) {
     return sizeof(struct eg_logindex_header) + entry * sizeof(struct eg_logindex_entry);
 }
-bool eg_logindex_add(struct eg_logindex_builder *b, const struct eg_logfile_frame *f, struct eg_logindex_entry *out);
+bool eg_logindex_add(struct eg_logindex_builder *b, const struct eg_logfile_frame *f,
+                     struct eg_logindex_entry *out);
 
 /* Rebuild from the log's good part, up to `end`: fills entries (room for max), returns their number, and
  * leaves b so that eg_logindex_add can go on. Stops at what is not good. */
-uint32_t eg_logindex_rebuild(const struct eg_logfile *l, uint64_t end, struct eg_logindex_builder *b,
-                             struct eg_logindex_entry *entries, uint64_t max);
+uint32_t eg_logindex_rebuild(const struct eg_logfile *l, uint64_t end,
+                             struct eg_logindex_builder *b, struct eg_logindex_entry *entries,
+                             uint64_t max);
 
 /* ---- reading ----------------------------------------------------------------------------------------- */
 
@@ -83,12 +87,15 @@ struct eg_logindex {
 
 /* data: the .idx file, bytes long, aligned to 8, of the log file id. What is bad leaves an index without entries: EAGRE_OK
  * or EAGRE_E_CORRUPT with a text, and *x is usable in any case. */
-int eg_logindex_open(struct eg_logindex *x, const struct eg_logfile_id *id, const void *data, uint64_t bytes);
+int eg_logindex_open(struct eg_logindex *x, const struct eg_logfile_id *id, const void *data,
+                     uint64_t bytes);
 
 /* The last known place at or before record `index`; (EG_SEGMENT_DATA, 0) if none is known. */
-void eg_logindex_by_index(const struct eg_logindex *x, uint64_t index, uint64_t *pos, uint64_t *at_index);
+void eg_logindex_by_index(const struct eg_logindex *x, uint64_t index, uint64_t *pos,
+                          uint64_t *at_index);
 /* The last known place before which every record is older than `timestamp_ns`. */
-void eg_logindex_by_time(const struct eg_logindex *x, int64_t timestamp_ns, uint64_t *pos, uint64_t *at_index);
+void eg_logindex_by_time(const struct eg_logindex *x, int64_t timestamp_ns, uint64_t *pos,
+                         uint64_t *at_index);
 
 /* How many entries from the start are good and lie below `end` of the log: where to cut it. */
 uint64_t eg_logindex_usable(const struct eg_logindex *x, uint64_t end);

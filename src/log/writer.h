@@ -184,6 +184,7 @@ static inline void eg_writer_guess(const struct eg_writer *w, uint64_t *pos, uin
 static inline void eg_writer_publish(struct eg_writer *w, const struct eg_claim *c, uint64_t word) {
     /* Release: the frame, and a batch's inner frames. Partner: the reader's acquire of the word. */
     eg_store_release(&c->frame->word, word);
+    w->end = c->offset + c->count;
     EG_FAULT("publish.done");
     if (!w->map->single_writer)
         eg_pin_clear(w->pin);

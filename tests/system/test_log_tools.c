@@ -113,15 +113,17 @@ static int clear(void **state) {
 
 /* ---- running --------------------------------------------------------------------------------------------- */
 
-#define HAS(status, text, ...) has((status), (text), (const char *const[]){"eagre", "log", __VA_ARGS__, NULL})
+#define HAS(status, text, ...)                                                                     \
+    has((status), (text), (const char *const[]){"eagre", "log", __VA_ARGS__, NULL})
 
 /* It ends so and prints that somewhere, to stdout or stderr. */
 static void has(int status, const char *text, const char *const *argv) {
     struct eg_run r;
     eg_run(&r, NULL, NULL, argv);
-    if (r.status != status || (text != NULL && strstr(r.out, text) == NULL && strstr(r.err, text) == NULL))
-        fail_msg("eagre log %s: exit status %d, stdout:\n%.4000s\nstderr:\n%s\nexpected %d and: %s", argv[2], r.status, r.out,
-                 r.err, status, text != NULL ? text : "(any)");
+    if (r.status != status ||
+        (text != NULL && strstr(r.out, text) == NULL && strstr(r.err, text) == NULL))
+        fail_msg("eagre log %s: exit status %d, stdout:\n%.4000s\nstderr:\n%s\nexpected %d and: %s",
+                 argv[2], r.status, r.out, r.err, status, text != NULL ? text : "(any)");
     eg_run_free(&r);
 }
 
@@ -208,7 +210,8 @@ static void inspect_tells_of_each_segment(void **state) {
     HAS(0, text, "inspect", data_of(state));
     HAS(0, "topic id 7, partition 3, partition id 21", "inspect", partition);
     HAS(0, "open", "inspect", data_of(state));
-    snprintf(text, sizeof(text), "\"base\": %" PRId64 ", \"end\": %" PRId64 ", \"records\": %" PRIu64, made[2].base,
+    snprintf(text, sizeof(text),
+             "\"base\": %" PRId64 ", \"end\": %" PRId64 ", \"records\": %" PRIu64, made[2].base,
              made[2].base + (int64_t)made[2].index, made[2].records);
     HAS(0, text, "inspect", data_of(state), "--format", "json");
     HAS(0, "\"first_ts_ns\": 17", "inspect", data_of(state), "--format", "json");
@@ -219,13 +222,15 @@ static void dump_prints_as_consume_does(void **state) {
     char offset[32];
     make(*state);
     snprintf(offset, sizeof(offset), "%" PRId64, made[1].base);
-    EG_RUN(&r, NULL, NULL, "eagre", "log", "dump", data_of(state), "-o", offset, "-c", "3", "-f", "%t/%p %o\\n");
+    EG_RUN(&r, NULL, NULL, "eagre", "log", "dump", data_of(state), "-o", offset, "-c", "3", "-f",
+           "%t/%p %o\\n");
     assert_int_equal(r.status, 0);
     assert_int_equal(lines_of(r.out), 3);
     assert_memory_equal(r.out, "t7/3 ", 5);
     assert_true(atoll(r.out + 5) >= made[1].base);
     eg_run_free(&r);
-    HAS(0, "{\"topic\":\"t7\",\"partition\":3,\"offset\":1", "dump", data_of(state), "-J", "-c", "20");
+    HAS(0, "{\"topic\":\"t7\",\"partition\":3,\"offset\":1", "dump", data_of(state), "-J", "-c",
+        "20");
     HAS(0, "\"headers\":[", "dump", data_of(state), "--format", "json");
     HAS(2, "-f and -J", "dump", data_of(state), "-J", "-f", "%o");
 }
@@ -341,7 +346,8 @@ static void repair_puts_damage_aside_and_never_cuts_it(void **state) {
     uint8_t *was, *is;
     make(b);
     hit(6, ".log", made[1].middle_frame + 20, 1, 1);
-    hit(7, ".log", made[2].middle_frame + 20, 1, 1); /* the last one, too: later flushes lie behind */
+    hit(7, ".log", made[2].middle_frame + 20, 1,
+        1); /* the last one, too: later flushes lie behind */
     uint32_t before = digest();
     HAS(1, "would put it aside", "repair", b->data);
     assert_int_equal(digest(), before);
@@ -418,6 +424,31 @@ static void half_made_files_are_no_damage(void **state) {
     HAS(1, "left as it is", "repair", b->data, "--yes");
 }
 
+/* The daemon's own files. */
+static void a_daemons_files_are_good(void **state) {
+    struct eg_test_bus *b = *state;
+    char lines[20 * 500 + 1];
+    struct eg_run r;
+    for (int i = 0; i < 500; i++)
+        memcpy(lines + 20 * i, "twenty characters..\n", 20);
+    lines[sizeof(lines) - 1] = '\0';
+    eg_bus_start(b, NULL);
+    EG_RUN(&r, b, NULL, "eagre", "topic", "create", "x", "-p", "2", "-c", "segment.bytes=64K", "-c",
+           "storage=disk");
+    assert_int_equal(r.status, 0);
+    eg_run_free(&r);
+    for (int i = 0; i < 6; i++) { /* more than two segments of each partition */
+        EG_RUN(&r, b, lines, "eagre", "produce", "x", "-p", i & 1 ? "0" : "1");
+        assert_int_equal(r.status, 0);
+        eg_run_free(&r);
+    }
+    HAS(5, "in use by eagred", "repair", b->data, "--yes");
+    assert_int_equal(eg_bus_stop(b), 0);
+    HAS(0, "3000 records, 0 pads", "verify", b->data);
+    HAS(0, "0 problems", "verify", b->data);
+    HAS(0, "nothing to repair", "repair", b->data);
+}
+
 /* Whatever is done to the files: no crash, and repair leaves nothing that it would repair again. */
 static void survives_random_damage(void **state) {
     const struct eg_test_bus *b = *state;
@@ -427,7 +458,8 @@ static void survives_random_damage(void **state) {
         clear(state);
         make(b);
         for (uint64_t n = eg_rand_next(&seed) % 6 + 1; n > 0; n--) {
-            uint64_t r = eg_rand_next(&seed), seq = 5 + r % 3, at = eg_rand_next(&seed) % (256u << 10);
+            uint64_t r = eg_rand_next(&seed), seq = 5 + r % 3,
+                     at = eg_rand_next(&seed) % (256u << 10);
             if (r >> 8 & 4)
                 at %= 4300; /* near the header */
             if (access(path_of(seq, ".idx"), F_OK) == 0 && (r >> 8 & 3) == 0)
@@ -441,7 +473,8 @@ static void survives_random_damage(void **state) {
             struct eg_run r;
             EG_RUN(&r, NULL, NULL, "eagre", "log", commands[i], b->data);
             if (r.status > 1)
-                fail_msg("round %d: eagre log %s: exit status %d: %s", round, commands[i], r.status, r.err);
+                fail_msg("round %d: eagre log %s: exit status %d: %s", round, commands[i], r.status,
+                         r.err);
             eg_run_free(&r);
         }
         struct eg_run r;
@@ -468,6 +501,7 @@ int main(void) {
         cmocka_unit_test_teardown(repair_puts_damage_aside_and_never_cuts_it, clear),
         cmocka_unit_test_teardown(repair_keeps_off_a_daemons_files, clear),
         cmocka_unit_test_teardown(half_made_files_are_no_damage, clear),
+        cmocka_unit_test_teardown(a_daemons_files_are_good, clear),
         cmocka_unit_test_teardown(survives_random_damage, clear),
     };
     return cmocka_run_group_tests(tests, eg_setup_bus_stopped, eg_teardown_bus);

@@ -40,7 +40,8 @@ struct fake_file {
     uint64_t records;
     uint32_t frames;
     struct eg_logfile_frame frame[FILE_FRAMES_MAX];
-    uint64_t used[FILE_FRAMES_MAX]; /* of the frame's length: header and contents, without padding */
+    uint64_t
+        used[FILE_FRAMES_MAX]; /* of the frame's length: header and contents, without padding */
 };
 
 struct fake_shape {
@@ -70,8 +71,8 @@ static inline void fake_file_drop(struct fake_file *f) {
 }
 
 /* A producer's frame in the ring. Its bytes are never 0, but those of the padding. */
-static inline uint64_t fake_ring_frame(const struct fake_file *f, struct eg_frame *at, const struct fake_shape *s,
-                                       uint64_t *used) {
+static inline uint64_t fake_ring_frame(const struct fake_file *f, struct eg_frame *at,
+                                       const struct fake_shape *s, uint64_t *used) {
     uint64_t payload = s->klen != EG_NULL_LENGTH ? s->klen : 0;
     payload += s->vlen != EG_NULL_LENGTH ? s->vlen : 0;
     uint64_t headers_at = payload;
@@ -81,12 +82,13 @@ static inline uint64_t fake_ring_frame(const struct fake_file *f, struct eg_fram
     for (uint64_t i = 0; i < payload; i++)
         at->payload[i] = (uint8_t)(i % 251 + 1 + f->frames % 4);
     memset(at->payload + payload, 0, eg_align_up(payload, 8) - payload);
-    memset((uint8_t *)at + eg_frame_length(payload, f->id.align), 0xa5, length - eg_frame_length(payload, f->id.align));
+    memset((uint8_t *)at + eg_frame_length(payload, f->id.align), 0xa5,
+           length - eg_frame_length(payload, f->id.align));
     if (s->hlen > 0)
         memcpy(at->payload + headers_at, &s->hlen, 4);
     *used = EG_FRAME_HEADER + eg_align_up(payload, 8);
-    uint64_t word = eg_frame_finish(at, f->pos, length, (uint32_t)f->index, f->l.seed, 99, s->timestamp_ns,
-                                    s->klen, s->vlen, s->hlen > 0, payload);
+    uint64_t word = eg_frame_finish(at, f->pos, length, (uint32_t)f->index, f->l.seed, 99,
+                                    s->timestamp_ns, s->klen, s->vlen, s->hlen > 0, payload);
     eg_store_relaxed(&at->word, word);
     return word;
 }
@@ -95,8 +97,8 @@ static inline uint64_t fake_ring_frame(const struct fake_file *f, struct eg_fram
 static inline void fake_archive(struct fake_file *f, uint64_t word, uint64_t used) {
     assert_true(f->frames < FILE_FRAMES_MAX);
     struct eg_logfile_frame *out = &f->frame[f->frames];
-    assert_int_equal(eg_logfile_frame_write(&f->l, f->bytes + f->pos, eg_frame_at(f->ring, f->pos), word, f->pos,
-                                            f->index, f->flush, out),
+    assert_int_equal(eg_logfile_frame_write(&f->l, f->bytes + f->pos, eg_frame_at(f->ring, f->pos),
+                                            word, f->pos, f->index, f->flush, out),
                      EAGRE_OK);
     assert_int_equal(out->pos, f->pos);
     assert_int_equal(out->index, f->index);
@@ -121,7 +123,8 @@ static inline void fake_value(struct fake_file *f, uint32_t vlen, int64_t timest
 /* What repair leaves of a dead producer's claim: the word alone is right. */
 static inline void fake_pad(struct fake_file *f, uint64_t length, uint32_t count) {
     memset(f->ring + f->pos, 0xa5, length);
-    fake_archive(f, eg_word_make(EG_PUBLISHED, EG_KIND_PAD, false, length, count, 99), EG_FRAME_HEADER);
+    fake_archive(f, eg_word_make(EG_PUBLISHED, EG_KIND_PAD, false, length, count, 99),
+                 EG_FRAME_HEADER);
 }
 
 /* End the segment; if it is not full to the last byte. */
@@ -143,7 +146,8 @@ static inline void fake_fill(struct fake_file *f, uint64_t seed, uint64_t leave,
                                    .vlen = r >> 18 & 1 ? EG_NULL_LENGTH : (uint32_t)(r >> 19 & 511),
                                    .hlen = r >> 28 & 3 ? 0 : (uint32_t)(r >> 30 & 63),
                                    .slack = r >> 36 & 3 ? 0 : (uint32_t)(r >> 38 & 127),
-                                   .timestamp_ns = f->id.created_ns + (int64_t)(f->pos << 10) - (int64_t)(r >> 48)};
+                                   .timestamp_ns = f->id.created_ns + (int64_t)(f->pos << 10) -
+                                                   (int64_t)(r >> 48)};
             fake_record(f, &s);
         } else {
             uint64_t length = eg_align_up(EG_FRAME_HEADER + (r >> 12 & 511), f->id.align);

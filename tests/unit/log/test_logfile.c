@@ -13,8 +13,8 @@ static int drop(void **state) {
 }
 
 /* Walk; how many frames (records and pads) were good. Each must be that of f. */
-static uint32_t walk(const struct fake_file *f, const struct eg_logfile *l, enum eg_logfile_step *end,
-                     struct eg_logfile_iter *it) {
+static uint32_t walk(const struct fake_file *f, const struct eg_logfile *l,
+                     enum eg_logfile_step *end, struct eg_logfile_iter *it) {
     enum eg_logfile_step step;
     uint32_t n = 0;
     eg_logfile_iter_init(it, l, EG_SEGMENT_DATA, 0);
@@ -23,7 +23,8 @@ static uint32_t walk(const struct fake_file *f, const struct eg_logfile *l, enum
         assert_true(n <= f->frames);
         assert_int_equal(it->frame.kind, expected->kind);
         assert_int_equal(it->frame.pos, expected->pos);
-        if (it->frame.length != expected->length) { /* a longer frame that lost its slack: it is its last */
+        if (it->frame.length !=
+            expected->length) { /* a longer frame that lost its slack: it is its last */
             assert_int_equal(it->frame.length, eg_align_up(f->used[n - 1], l->align));
             assert_int_equal(eg_logfile_next(it), EG_STEP_BAD);
             *end = EG_STEP_BAD;
@@ -54,7 +55,8 @@ static void gives_back_what_was_written(void **state) {
         id.align = 8u << round % 4;
         fake_file_make(&file, &id);
         fake_fill(&file, round + 1, 0, true);
-        while (round % 8 < 4 && file.id.capacity - file.pos > 0) { /* all ends: by EOS, short EOS, none */
+        while (round % 8 < 4 &&
+               file.id.capacity - file.pos > 0) { /* all ends: by EOS, short EOS, none */
             uint64_t left = file.id.capacity - file.pos;
             if (left < 96 + round % 64)
                 break;
@@ -71,11 +73,13 @@ static void gives_back_what_was_written(void **state) {
 
         uint32_t n = 0;
         eg_logfile_iter_init(&it, &file.l, EG_SEGMENT_DATA, 0);
-        for (enum eg_logfile_step s; (s = eg_logfile_next(&it)) == EG_STEP_RECORD || s == EG_STEP_PAD; n++) {
+        for (enum eg_logfile_step s;
+             (s = eg_logfile_next(&it)) == EG_STEP_RECORD || s == EG_STEP_PAD; n++) {
             const struct eg_frame *was = eg_frame_at(file.ring, it.frame.pos);
             assert_int_equal(s == EG_STEP_RECORD, file.frame[n].kind == EG_KIND_DATA);
             assert_int_equal(it.frame.flush, file.frame[n].flush);
-            uint64_t needed = eg_align_up(file.used[n], id.align); /* nothing of what a dead producer left there */
+            uint64_t needed = eg_align_up(
+                file.used[n], id.align); /* nothing of what a dead producer left there */
             for (uint64_t i = needed + 8; i < it.frame.length; i++)
                 assert_int_equal(file.bytes[it.frame.pos + i], 0);
             if (s == EG_STEP_RECORD) {
@@ -113,7 +117,8 @@ static void begins_anywhere(void **state) {
             assert_true(eg_logfile_next(&it) >= EG_STEP_NOTHING);
         }
     }
-    static const uint64_t no_place[] = {0, 8, 4095, 4097, 4100, 65535, 65536 + 64, UINT64_MAX, UINT64_MAX - 63};
+    static const uint64_t no_place[] = {0,     8,          4095,       4097,           4100,
+                                        65535, 65536 + 64, UINT64_MAX, UINT64_MAX - 63};
     for (size_t i = 0; i < sizeof(no_place) / sizeof(no_place[0]); i++) {
         eg_logfile_iter_init(&it, &file.l, no_place[i], 0);
         assert_int_equal(eg_logfile_next(&it), EG_STEP_BAD);
@@ -145,7 +150,8 @@ static void takes_no_damaged_frame(void **state) {
     fake_value(&file, 100, 1); /* index and place are not 0 */
     struct eg_frame *at = eg_frame_at(file.ring, file.pos);
     for (uint32_t i = 0; i < 4; i++) {
-        struct fake_shape s = {.klen = 3, .vlen = sizes[i], .hlen = i == 2 ? 17 : 0, .timestamp_ns = 77};
+        struct fake_shape s = {
+            .klen = 3, .vlen = sizes[i], .hlen = i == 2 ? 17 : 0, .timestamp_ns = 77};
         uint64_t used, word = fake_ring_frame(&file, at, &s, &used);
         assert_int_equal(take(at, word), EAGRE_OK);
         for (uint64_t byte = 8; byte < used; byte++)
@@ -165,7 +171,8 @@ static void takes_no_damaged_frame(void **state) {
         }
     }
     assert_non_null(strstr(eg_error_text(), "offset 1001"));
-    for (uint32_t vlen = 10; vlen < 1000; vlen += 900) { /* well made, but not the record that comes next */
+    for (uint32_t vlen = 10; vlen < 1000;
+         vlen += 900) { /* well made, but not the record that comes next */
         struct fake_shape s = {.klen = 3, .vlen = vlen, .timestamp_ns = 77};
         file.index++;
         uint64_t used, word = fake_ring_frame(&file, at, &s, &used);
@@ -177,14 +184,21 @@ static void takes_no_damaged_frame(void **state) {
     uint64_t left = file.id.capacity - file.pos;
     assert_int_equal(take(at, eg_word_make(EG_PUBLISHED, EG_KIND_PAD, false, 128, 4, 9)), EAGRE_OK);
     assert_int_equal(got.count, 4);
-    assert_int_equal(take(at, eg_word_make(EG_PUBLISHED, EG_KIND_PAD, false, 128, 5, 9)), EAGRE_E_CORRUPT);
-    assert_int_equal(take(at, eg_word_make(EG_CLAIMED, EG_KIND_PAD, false, 128, 1, 9)), EAGRE_E_CORRUPT);
-    assert_int_equal(take(at, eg_word_make(EG_CLAIMED, EG_KIND_DATA, false, 128, 1, 9)), EAGRE_E_CORRUPT);
-    assert_int_equal(take(at, eg_word_make(EG_PUBLISHED, EG_KIND_PAD, false, left + 64, 1, 9)), EAGRE_E_CORRUPT);
-    assert_int_equal(take(at, eg_word_make(EG_PUBLISHED, EG_KIND_EOS, false, left, 0, 9)), EAGRE_OK);
+    assert_int_equal(take(at, eg_word_make(EG_PUBLISHED, EG_KIND_PAD, false, 128, 5, 9)),
+                     EAGRE_E_CORRUPT);
+    assert_int_equal(take(at, eg_word_make(EG_CLAIMED, EG_KIND_PAD, false, 128, 1, 9)),
+                     EAGRE_E_CORRUPT);
+    assert_int_equal(take(at, eg_word_make(EG_CLAIMED, EG_KIND_DATA, false, 128, 1, 9)),
+                     EAGRE_E_CORRUPT);
+    assert_int_equal(take(at, eg_word_make(EG_PUBLISHED, EG_KIND_PAD, false, left + 64, 1, 9)),
+                     EAGRE_E_CORRUPT);
+    assert_int_equal(take(at, eg_word_make(EG_PUBLISHED, EG_KIND_EOS, false, left, 0, 9)),
+                     EAGRE_OK);
     assert_int_equal(eg_logfile_bytes(&got), EG_FRAME_HEADER);
-    assert_int_equal(take(at, eg_word_make(EG_PUBLISHED, EG_KIND_EOS, false, left - 64, 0, 9)), EAGRE_E_CORRUPT);
-    assert_int_equal(take(at, eg_word_make(EG_PUBLISHED, EG_KIND_EOS, false, left, 1, 9)), EAGRE_E_CORRUPT);
+    assert_int_equal(take(at, eg_word_make(EG_PUBLISHED, EG_KIND_EOS, false, left - 64, 0, 9)),
+                     EAGRE_E_CORRUPT);
+    assert_int_equal(take(at, eg_word_make(EG_PUBLISHED, EG_KIND_EOS, false, left, 1, 9)),
+                     EAGRE_E_CORRUPT);
 }
 
 /* A producer that goes on writing while its frame is copied: here, all of the frame's header. */
@@ -214,7 +228,8 @@ static void believes_the_copy_alone(void **state) {
 
 /* ---- header -------------------------------------------------------------------------------------------- */
 
-static enum eg_logfile_header_fault header_fault(const void *page, const struct eg_logfile_id *expected) {
+static enum eg_logfile_header_fault header_fault(const void *page,
+                                                 const struct eg_logfile_id *expected) {
     struct eg_logfile_id out;
     enum eg_logfile_header_fault fault;
     int rc = eg_logfile_header_check(page, EG_PAGE, expected, &out, &fault);
@@ -233,11 +248,11 @@ static void header_tells_what_is_wrong(void **state) {
     for (uint32_t i = 0; i < EG_PAGE * 8; i++) {
         page[i / 8] ^= (uint8_t)(1 << i % 8);
         uint32_t at = i / 8;
-        enum eg_logfile_header_fault expected = at < 8     ? EG_HEADER_MAGIC
-                                                : at < 60  ? EG_HEADER_CRC
-                                                : at < 64  ? EG_HEADER_OK /* nothing is there */
-                                                : at < 76  ? EG_HEADER_BASE
-                                                           : EG_HEADER_OK;
+        enum eg_logfile_header_fault expected = at < 8    ? EG_HEADER_MAGIC
+                                                : at < 60 ? EG_HEADER_CRC
+                                                : at < 64 ? EG_HEADER_OK /* nothing is there */
+                                                : at < 76 ? EG_HEADER_BASE
+                                                          : EG_HEADER_OK;
         assert_int_equal(header_fault(page, NULL), expected);
         page[i / 8] ^= (uint8_t)(1 << i % 8);
     }
@@ -245,11 +260,11 @@ static void header_tells_what_is_wrong(void **state) {
         assert_int_equal(eg_logfile_header_check(page, bytes, &id, &out, &fault), EAGRE_E_CORRUPT);
         assert_int_equal(fault, EG_HEADER_SHORT);
     }
-#define OTHER(field, expected)                                                                         \
-    id = file_id;                                                                                      \
-    id.field = id.field * 2;                                                                           \
-    eg_logfile_header_make(page, &id);                                                                 \
-    assert_int_equal(header_fault(page, &file_id), (expected));                                        \
+#define OTHER(field, expected)                                                                     \
+    id = file_id;                                                                                  \
+    id.field = id.field * 2;                                                                       \
+    eg_logfile_header_make(page, &id);                                                             \
+    assert_int_equal(header_fault(page, &file_id), (expected));                                    \
     assert_int_equal(header_fault(page, NULL), EG_HEADER_OK)
     OTHER(topic_uid, EG_HEADER_TOPIC);
     OTHER(partition_uid, EG_HEADER_PARTITION);
@@ -293,10 +308,11 @@ static void make_small(uint32_t align) {
     struct eg_logfile_id id = file_id;
     id.align = align;
     fake_file_make(&file, &id);
-    struct fake_shape shapes[] = {{.klen = 3, .vlen = 9, .timestamp_ns = 5},
-                                  {.klen = EG_NULL_LENGTH, .vlen = 250, .hlen = 21, .timestamp_ns = 6},
-                                  {.klen = 0, .vlen = EG_NULL_LENGTH, .timestamp_ns = 4},
-                                  {.klen = 8, .vlen = 30, .slack = 200, .timestamp_ns = 9}};
+    struct fake_shape shapes[] = {
+        {.klen = 3, .vlen = 9, .timestamp_ns = 5},
+        {.klen = EG_NULL_LENGTH, .vlen = 250, .hlen = 21, .timestamp_ns = 6},
+        {.klen = 0, .vlen = EG_NULL_LENGTH, .timestamp_ns = 4},
+        {.klen = 8, .vlen = 30, .slack = 200, .timestamp_ns = 9}};
     for (uint32_t i = 0; i < 4; i++)
         fake_record(&file, &shapes[i]);
     fake_pad(&file, 64, 1);
@@ -324,7 +340,8 @@ static void finds_every_flipped_bit(void **state) {
         make_small(align);
         for (uint32_t i = 0; i < file.frames; i++) {
             const struct eg_logfile_frame *x = &file.frame[i];
-            for (uint64_t byte = x->pos; byte < x->pos + (i + 1 < file.frames ? x->length : 128); byte++) {
+            for (uint64_t byte = x->pos; byte < x->pos + (i + 1 < file.frames ? x->length : 128);
+                 byte++) {
                 for (uint32_t bit = 0; bit <= 8; bit++) {
                     struct eg_logfile_iter it;
                     enum eg_logfile_step end;
@@ -340,8 +357,10 @@ static void finds_every_flipped_bit(void **state) {
                         continue;
                     }
                     assert_int_equal(end, EG_STEP_BAD);
-                    if (good == i + 1) { /* the length, made what the contents need: what follows is no frame */
-                        assert_true(byte - x->pos < 8 && x->length > eg_align_up(file.used[i], align));
+                    if (good ==
+                        i + 1) { /* the length, made what the contents need: what follows is no frame */
+                        assert_true(byte - x->pos < 8 &&
+                                    x->length > eg_align_up(file.used[i], align));
                         assert_int_equal(it.pos, x->pos + eg_align_up(file.used[i], align));
                         assert_int_equal(s.verdict, EG_FILE_TORN);
                         shrunk++;
@@ -381,11 +400,16 @@ static void ends_where_the_file_does(void **state) {
             whole++;
         bool at_edge = bytes == file.frame[whole].pos;
         assert_int_equal(walk(&file, &l, &end, &it), whole);
-        assert_int_equal(end, bytes == end_pos ? EG_STEP_END : at_edge ? EG_STEP_NOTHING : EG_STEP_BAD);
-        struct eg_logfile_scan s = scan(&l, bytes == end_pos ? 0 : bytes < EG_SEGMENT_DATA ? 0 : file.frame[whole].pos);
+        assert_int_equal(end, bytes == end_pos ? EG_STEP_END
+                              : at_edge        ? EG_STEP_NOTHING
+                                               : EG_STEP_BAD);
+        struct eg_logfile_scan s = scan(&l, bytes == end_pos          ? 0
+                                            : bytes < EG_SEGMENT_DATA ? 0
+                                                                      : file.frame[whole].pos);
         assert_int_equal(s.verdict, bytes == end_pos || at_edge ? EG_FILE_CLEAN : EG_FILE_TORN);
         if (bytes < end_pos)
-            assert_int_equal(scan(&l, bytes < EG_SEGMENT_DATA ? EG_PAGE + 1 : bytes + 1).verdict, EG_FILE_DAMAGED);
+            assert_int_equal(scan(&l, bytes < EG_SEGMENT_DATA ? EG_PAGE + 1 : bytes + 1).verdict,
+                             EG_FILE_DAMAGED);
         free(copy);
     }
 }
@@ -418,7 +442,8 @@ static void a_torn_tail_is_no_damage(void **state) {
         uint64_t flushes = eg_rand_next(&seed) % 5;
         file.flush = round % 7 == 0 ? EG_LOGFILE_FLUSH_MAX - 1 : 1;
         if (round % 7 == 0)
-            fake_value(&file, 10, 1); /* so that it does not begin with a number that no first flush has */
+            fake_value(&file, 10,
+                       1); /* so that it does not begin with a number that no first flush has */
         for (uint64_t k = 0; k <= flushes; k++) {
             synced = file.pos;
             good = file.frames;
@@ -431,7 +456,8 @@ static void a_torn_tail_is_no_damage(void **state) {
             synced = file.frame[0].pos + file.frame[0].length, good = 1;
         uint64_t end = file.pos;
         for (uint64_t page = synced / EG_PAGE; page * EG_PAGE < file.id.capacity; page++) {
-            uint64_t from = page * EG_PAGE > synced ? page * EG_PAGE : synced, to = (page + 1) * EG_PAGE;
+            uint64_t from = page * EG_PAGE > synced ? page * EG_PAGE : synced,
+                     to = (page + 1) * EG_PAGE;
             if (from >= end + 8 || eg_rand_next(&seed) & 1) /* not written */
                 recycled ? (void)memcpy(file.bytes + from, other.bytes + from, to - from)
                          : (void)memset(file.bytes + from, 0, to - from);
@@ -439,7 +465,8 @@ static void a_torn_tail_is_no_damage(void **state) {
         struct eg_logfile_scan s = scan(&file.l, eg_rand_next(&seed) & 1 ? synced : 0);
         if (s.verdict == EG_FILE_DAMAGED)
             fail_msg("round %u: %s: %s", round, s.reason, s.proof);
-        assert_int_equal(s.verdict == EG_FILE_TORN, s.next_pos != 0 || strcmp(s.reason, "nothing is written here") != 0);
+        assert_int_equal(s.verdict == EG_FILE_TORN,
+                         s.next_pos != 0 || strcmp(s.reason, "nothing is written here") != 0);
         assert_true(s.good_pos >= synced && s.good_pos <= end);
         assert_true(s.records >= good);
         assert_false(s.sealed);
@@ -475,9 +502,10 @@ static void damage_is_no_torn_tail(void **state) {
         struct eg_logfile_scan s = scan(&file.l, 0);
         assert_int_equal(s.good_pos, file.frame[first].pos);
         uint32_t a = file.frame[first - 1].flush;
-        uint32_t end = file.frame[file.frames - 1].flush; /* the one that need not have been synced */
-        bool proven = last + 1 < file.frames && (a != end) && !(file.frame[last + 1].flush == end &&
-                      eg_logfile_flush_next(a) == end);
+        uint32_t end =
+            file.frame[file.frames - 1].flush; /* the one that need not have been synced */
+        bool proven = last + 1 < file.frames && (a != end) &&
+                      !(file.frame[last + 1].flush == end && eg_logfile_flush_next(a) == end);
         assert_int_equal(s.verdict, proven ? EG_FILE_DAMAGED : EG_FILE_TORN);
         if (last + 1 < file.frames) {
             assert_int_equal(s.next_pos, file.frame[last + 1].pos);
@@ -527,14 +555,17 @@ static void takes_no_frame_from_elsewhere(void **state) {
         for (int i = 0; i < 200; i++)
             fake_value(&other, 100, 7);
         uint64_t move = kind == 2 ? 192 : kind == 3 ? EG_PAGE : 0; /* another place */
-        memcpy(file.bytes + file.pos, other.bytes + file.pos + move, file.id.capacity - file.pos - move);
-        if (kind >= 4) { /* the right place, but a record that cannot be so near: more than fit, or an earlier one */
+        memcpy(file.bytes + file.pos, other.bytes + file.pos + move,
+               file.id.capacity - file.pos - move);
+        if (kind >=
+            4) { /* the right place, but a record that cannot be so near: more than fit, or an earlier one */
             struct fake_shape shape = {.klen = 3, .vlen = 10, .timestamp_ns = 77};
             uint64_t at = file.pos, index = file.index, used;
             memset(file.bytes + at, 0xff, file.id.capacity - at);
             file.pos += 640;
             file.index = kind == 4 ? index + 640 / EG_FRAME_HEADER + 1 : index - 1;
-            uint64_t word = fake_ring_frame(&file, eg_frame_at(file.bytes, file.pos), &shape, &used);
+            uint64_t word =
+                fake_ring_frame(&file, eg_frame_at(file.bytes, file.pos), &shape, &used);
             assert_int_equal(eg_word_kind(word), EG_KIND_DATA);
             file.pos = at;
             file.index = index;
@@ -563,7 +594,8 @@ static void gives_up_on_a_flood_of_lookalikes(void **state) {
         f->index = 1;
         f->key_length = EG_NULL_LENGTH;
         f->value_length = room;
-        eg_store_relaxed(&f->word, eg_word_make(EG_PUBLISHED, EG_KIND_DATA, false, id.capacity - pos, 1, 1));
+        eg_store_relaxed(&f->word,
+                         eg_word_make(EG_PUBLISHED, EG_KIND_DATA, false, id.capacity - pos, 1, 1));
     }
     struct eg_logfile_scan s = scan(&file.l, 0);
     assert_int_equal(s.verdict, EG_FILE_DAMAGED); /* it cannot say that nothing durable is there */
@@ -581,13 +613,16 @@ static void survives_garbage(void **state) {
         fake_file_make(&file, &id);
         fake_fill(&file, round + 1, 0, true);
         for (uint64_t n = eg_rand_next(&seed) % 40; n > 0; n--) {
-            uint64_t at = EG_SEGMENT_DATA + eg_rand_next(&seed) % (id.capacity - EG_SEGMENT_DATA - 64);
+            uint64_t at =
+                EG_SEGMENT_DATA + eg_rand_next(&seed) % (id.capacity - EG_SEGMENT_DATA - 64);
             if (n & 1)
                 garbage(file.bytes + at, eg_rand_next(&seed) % 64, &seed);
             else /* frames out of place */
-                memmove(file.bytes + (at & ~63ull), file.bytes + (eg_rand_next(&seed) % id.capacity & ~4095ull), 64);
+                memmove(file.bytes + (at & ~63ull),
+                        file.bytes + (eg_rand_next(&seed) % id.capacity & ~4095ull), 64);
         }
-        eg_logfile_init(&file.l, &id, file.bytes, round % 3 == 0 ? eg_rand_next(&seed) % id.capacity : id.capacity);
+        eg_logfile_init(&file.l, &id, file.bytes,
+                        round % 3 == 0 ? eg_rand_next(&seed) % id.capacity : id.capacity);
         for (uint64_t pos = EG_SEGMENT_DATA; pos < id.capacity; pos += id.align) {
             uint64_t steps = 0;
             eg_logfile_iter_init(&it, &file.l, pos, eg_rand_next(&seed) % 700);

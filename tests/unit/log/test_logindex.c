@@ -26,8 +26,10 @@ static void make(uint32_t vlen) {
         if (r % 50 == 0)
             fake_pad(&file, 256, 8);
         else /* times mostly rise */
-            fake_value(&file, (uint32_t)(r >> 8) % vlen + 1, (int64_t)(file.pos * 8 + (r >> 40) % 100000));
-        if (eg_logindex_add(&builder, &file.frame[file.frames - 1], &index_file.entry[builder.count]))
+            fake_value(&file, (uint32_t)(r >> 8) % vlen + 1,
+                       (int64_t)(file.pos * 8 + (r >> 40) % 100000));
+        if (eg_logindex_add(&builder, &file.frame[file.frames - 1],
+                            &index_file.entry[builder.count]))
             assert_true(builder.count < ENTRIES_MAX);
     }
     fake_end(&file);
@@ -46,7 +48,8 @@ static struct eg_logindex open_it(uint64_t bytes, int expected) {
 }
 
 /* Walking from the place must be possible and come by what is looked for. Returns how far behind it is. */
-static uint64_t check_place(uint64_t pos, uint64_t at_index, bool by_time, uint64_t index, int64_t time) {
+static uint64_t check_place(uint64_t pos, uint64_t at_index, bool by_time, uint64_t index,
+                            int64_t time) {
     for (uint32_t i = 0; i < file.frames; i++) {
         const struct eg_logfile_frame *f = &file.frame[i];
         if (f->pos < pos) { /* what is passed over */
@@ -57,7 +60,8 @@ static uint64_t check_place(uint64_t pos, uint64_t at_index, bool by_time, uint6
             assert_int_equal(f->index, at_index);
             assert_true(by_time || at_index <= index);
         }
-        bool is_it = by_time ? f->kind == EG_KIND_DATA && f->view.timestamp_ns >= time : f->index + f->count > index;
+        bool is_it = by_time ? f->kind == EG_KIND_DATA && f->view.timestamp_ns >= time
+                             : f->index + f->count > index;
         if (is_it || f->kind == EG_KIND_EOS)
             return f->pos - pos;
     }
@@ -80,7 +84,8 @@ static uint64_t worst(const struct eg_logindex *x) {
 
 static void leads_near(void **state) {
     (void)state;
-    static const uint32_t sizes[] = {900, 9000, 200000}; /* smaller and larger than what an entry covers */
+    static const uint32_t sizes[] = {900, 9000,
+                                     200000}; /* smaller and larger than what an entry covers */
     for (int i = 0; i < 3; i++) {
         make(sizes[i]);
         struct eg_logindex x = open_it(index_bytes(), EAGRE_OK);
@@ -106,7 +111,8 @@ static void rebuilt_it_is_the_same(void **state) {
     struct eg_logindex_builder b;
     struct eg_logindex_entry e[ENTRIES_MAX];
     make(900);
-    assert_int_equal(eg_logindex_rebuild(&file.l, file.id.capacity, &b, e, ENTRIES_MAX), builder.count);
+    assert_int_equal(eg_logindex_rebuild(&file.l, file.id.capacity, &b, e, ENTRIES_MAX),
+                     builder.count);
     assert_memory_equal(e, index_file.entry, builder.count * sizeof(e[0]));
     assert_int_equal(b.max_timestamp_ns, builder.max_timestamp_ns);
     /* of a part, gone on with later */
@@ -131,16 +137,21 @@ static void a_bad_one_costs_only_walking(void **state) {
     for (uint64_t i = 0; i < index_bytes(); i++) {
         uint8_t was = bytes[i];
         bytes[i] ^= (uint8_t)(1 + eg_rand_next(&seed) % 255);
-        struct eg_logindex x = open_it(index_bytes(), i < sizeof(index_file.header) ? EAGRE_E_CORRUPT : EAGRE_OK);
+        struct eg_logindex x =
+            open_it(index_bytes(), i < sizeof(index_file.header) ? EAGRE_E_CORRUPT : EAGRE_OK);
         uint64_t entry = (i - sizeof(index_file.header)) / sizeof(index_file.entry[0]);
-        assert_int_equal(eg_logindex_usable(&x, file.id.capacity), i < sizeof(index_file.header) ? 0 : entry);
+        assert_int_equal(eg_logindex_usable(&x, file.id.capacity),
+                         i < sizeof(index_file.header) ? 0 : entry);
         if (i % 5 == 0)
             worst(&x);
         bytes[i] = was;
     }
     for (uint64_t n = 0; n <= index_bytes(); n++) { /* cut at any byte */
-        struct eg_logindex x = open_it(n, n < sizeof(index_file.header) ? EAGRE_E_CORRUPT : EAGRE_OK);
-        assert_int_equal(x.count, n < eg_logindex_at(0) ? 0 : (n - eg_logindex_at(0)) / sizeof(index_file.entry[0]));
+        struct eg_logindex x =
+            open_it(n, n < sizeof(index_file.header) ? EAGRE_E_CORRUPT : EAGRE_OK);
+        assert_int_equal(x.count, n < eg_logindex_at(0)
+                                      ? 0
+                                      : (n - eg_logindex_at(0)) / sizeof(index_file.entry[0]));
         if (n % 11 == 0)
             worst(&x);
     }

@@ -156,4 +156,10 @@ static inline void fake_fill(struct fake_file *f, uint64_t seed, uint64_t leave,
     }
 }
 
+static inline struct eg_logfile_scan scan(const struct eg_logfile *l, uint64_t mark) {
+    struct eg_logfile_scan s;
+    eg_logfile_scan(l, EG_SEGMENT_DATA, 0, 0, mark, &s);
+    return s;
+}
+
 #endif

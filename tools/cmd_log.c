@@ -186,7 +186,7 @@ int log_for_each(struct cli *c, int argc, char **argv,
 /* ---- looking ------------------------------------------------------------------------------------------ */
 
 const char *log_state_name(enum log_state s) {
-    static const char *const names[] = {"whole",   "open",      "empty",      "torn", "incomplete",
+    static const char *const names[] = {"whole",   "open",      "empty",      "torn",
                                         "damaged", "no header", "unreadable", "aside"};
     return names[s];
 }
@@ -318,22 +318,21 @@ static void look(const struct log_partition *p, size_t i, struct eg_logfile_id *
     if (!look_at_header(p, ids, last, k))
         return;
     eg_logfile_init(&k->l, &k->id, k->data, k->bytes);
-    eg_logfile_scan(&k->l, EG_SEGMENT_DATA, 0, 0, bad_end, &k->scan);
+    /* Where the next one has begun, this one was whole and on disk: its writer waits for that. */
+    eg_logfile_scan(&k->l, EG_SEGMENT_DATA, 0, 0, last ? bad_end : k->id.capacity, &k->scan);
     const struct eg_logfile_scan *s = &k->scan;
     int64_t offset = k->id.base + (int64_t)s->good_index;
     if (s->verdict == EG_FILE_DAMAGED)
         say(k, LOG_DAMAGED,
             "position %" PRIu64 " (offset %" PRId64 "): %s, but %s; behind it: %" PRIu64
             " good records",
-            s->good_pos, offset, s->reason, bad_end > s->good_pos ? "it cannot be read" : s->proof,
+            s->good_pos, offset, s->reason,
+            bad_end > s->good_pos ? "it cannot be read"
+            : !last               ? "a segment behind it has begun"
+                                  : s->proof,
             s->behind_records);
     else if (s->sealed)
         k->state = LOG_WHOLE;
-    else if (!last)
-        say(k, LOG_INCOMPLETE,
-            "ends at position %" PRIu64 " (offset %" PRId64
-            ") without an end: %s; behind it: %" PRIu64 " good records",
-            s->good_pos, offset, s->reason, s->behind_records);
     else if (s->verdict == EG_FILE_TORN)
         say(k, LOG_TORN,
             "torn tail from position %" PRIu64 " (offset %" PRId64 "): %s; behind it: %" PRIu64

@@ -34,11 +34,10 @@ int log_for_each(struct cli *c, int argc, char **argv,
                  int (*each)(struct log_partition *p, void *ctx), void *ctx);
 
 enum log_state {
-    LOG_WHOLE,      /* complete and good */
-    LOG_OPEN,       /* the last one, good as far as it goes */
-    LOG_EMPTY,      /* the last one, nothing is written yet */
-    LOG_TORN,       /* the last one: a tail that a crash cut off */
-    LOG_INCOMPLETE, /* not the last one, but without an end */
+    LOG_WHOLE, /* complete and good */
+    LOG_OPEN,  /* the last one, good as far as it goes */
+    LOG_EMPTY, /* the last one, nothing is written yet */
+    LOG_TORN,  /* the last one: a tail that a crash cut off */
     LOG_DAMAGED,
     LOG_NO_HEADER, /* whose it is is not known */
     LOG_UNREADABLE,

@@ -191,7 +191,6 @@ static void repair_file(struct repair *r, const struct log_partition *p, const s
         if (act(r, k, "put aside as .log.damaged", "would put it aside as .log.damaged"))
             done(r, k, put_aside(p, k));
         break;
-    case LOG_INCOMPLETE:
     case LOG_UNREADABLE:
         out_text(&r->out, k->file->path);
         out_printf(&r->out, ": left as it is: %s\n", k->problem);

@@ -211,7 +211,8 @@ struct eg_logfile_scan {
 /*
  * Check the file from (pos, index), where flush_before is the number of the last frame before (0 at the
  * first frame, or unknown). mark: every byte below this position is known to be durable; the capacity, if the
- * segment is known to be whole. (That a next file exists proves nothing of this one's last flush.) Recovery begins at the first frame: a place
+ * segment is known to be whole. (A next file in which something is shows it: its
+ * writer waits for this one's last sync.) Recovery begins at the first frame: a place
  * that somebody noted is as good as the note. (A pos that can be none means the first frame, too.)
  */
 void eg_logfile_scan(const struct eg_logfile *l, uint64_t pos, uint64_t index,

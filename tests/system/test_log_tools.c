@@ -244,7 +244,7 @@ static void verify_finds_what_is_wrong(void **state) {
     hit(6, ".log", made[1].middle_frame + 20, 1, 1);
     snprintf(text, sizeof(text), "position %" PRIu64, made[1].middle_frame);
     HAS(1, text, "verify", b->data);
-    HAS(1, "later flush", "verify", b->data);
+    HAS(1, "a segment behind it has begun", "verify", b->data);
     HAS(1, "\"problems\": [\n", "verify", b->data, "--format", "json");
     HAS(0, "damaged", "inspect", b->data); /* it shows, it does not judge */
     assert_true(dumped(1, b->data) >= all_records - 2);
@@ -253,7 +253,7 @@ static void verify_finds_what_is_wrong(void **state) {
     make(b);
     hit(6, ".log", made[1].middle_frame, 20000, 0);
     assert_true(dumped(1, b->data) < all_records - 20 && dumped(1, b->data) > all_records - 1000);
-    HAS(1, "nothing is written here, but frames of a later", "verify", b->data);
+    HAS(1, "nothing is written here, but a segment behind", "verify", b->data);
 
     make(b);
     hit(5, ".idx", 60, 1, 8);
@@ -293,7 +293,7 @@ static void verify_finds_what_is_wrong(void **state) {
     HAS(1, "header: checksum does not match", "verify", b->data);
     make(b);
     hit(6, ".log", made[1].last_frame, 100000, 0); /* its end is gone, and no later flush tells */
-    HAS(1, "without an end", "verify", b->data);
+    HAS(1, "a segment behind it has begun", "verify", b->data);
     make(b);
     rename(path_of(6, ".log"), path_of(6, ".log.damaged"));
     HAS(1, "was put aside", "verify", b->data);

@@ -489,9 +489,7 @@ int eg_meta_marks_put(struct eg_meta *m, const struct eg_meta_mark *marks, size_
 }
 
 struct disk_record {
-    uint32_t flush;
-    uint32_t pad;
-    uint64_t seq, pos, index, log_start;
+    uint64_t seq, pos, log_start;
 };
 
 int eg_meta_disk_get(struct eg_meta *m, uint32_t partition_uid, struct eg_meta_disk *out) {
@@ -512,10 +510,8 @@ int eg_meta_disk_get(struct eg_meta *m, uint32_t partition_uid, struct eg_meta_d
     mdb_txn_abort(txn);
     if (rc == EAGRE_OK)
         *out = (struct eg_meta_disk){.partition_uid = partition_uid,
-                                     .flush = le32toh(r.flush),
                                      .seq = le64toh(r.seq),
                                      .pos = le64toh(r.pos),
-                                     .index = le64toh(r.index),
                                      .log_start = (int64_t)le64toh(r.log_start)};
     return rc;
 }
@@ -527,10 +523,8 @@ int eg_meta_disk_put(struct eg_meta *m, const struct eg_meta_disk *all, size_t c
         return rc;
     for (size_t i = 0; rc == EAGRE_OK && i < count; i++) {
         uint32_t be;
-        struct disk_record r = {.flush = htole32(all[i].flush),
-                                .seq = htole64(all[i].seq),
+        struct disk_record r = {.seq = htole64(all[i].seq),
                                 .pos = htole64(all[i].pos),
-                                .index = htole64(all[i].index),
                                 .log_start = htole64((uint64_t)all[i].log_start)};
         MDB_val key = uid_key(all[i].partition_uid, &be), value = {sizeof(r), &r};
         int e = mdb_put(txn, m->disk, &key, &value, 0);

@@ -58,13 +58,12 @@ int eg_meta_marks_put(struct eg_meta *m, const struct eg_meta_mark *marks,
                       size_t count); /* one transaction */
 
 /*
- * What is known to be on disk of a partition (storage=disk), as of some seconds ago: everything before (pos, index) of
- * segment seq, written by flushes up to `flush`; and where its log begins, which never goes back.
+ * What is known to be on disk of a partition (storage=disk), as of some seconds ago: everything before pos of segment
+ * seq; and where its log begins, which never goes back.
  */
 struct eg_meta_disk {
     uint32_t partition_uid;
-    uint32_t flush;
-    uint64_t seq, pos, index;
+    uint64_t seq, pos;
     int64_t log_start;
 };
 int eg_meta_disk_get(struct eg_meta *m, uint32_t partition_uid, struct eg_meta_disk *out); /* zeros if none */

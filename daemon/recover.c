@@ -133,10 +133,8 @@ static int check_last(struct job *j, bool *dropped) {
                                .seq = f->seq,
                                .base = f->base};
     eg_logfile_init(&l, &id, data, bytes);
-    if (noted && !f->damaged)
-        eg_logfile_scan(&l, j->noted.pos, j->noted.index, j->noted.flush, j->noted.pos, &s);
-    else
-        eg_logfile_scan(&l, EG_SEGMENT_DATA, 0, 0, noted ? j->noted.pos : EG_SEGMENT_DATA, &s);
+    /* All of it, though what lies below the mark should be good: so damage there is found, too. */
+    eg_logfile_scan(&l, EG_SEGMENT_DATA, 0, 0, noted ? j->noted.pos : EG_SEGMENT_DATA, &s);
     if (f->damaged && s.verdict != EG_FILE_DAMAGED && s.good_pos <= EG_SEGMENT_DATA && s.behind_records == 0 && !noted) {
         /* It was made, and not written to. */
         *dropped = true;

@@ -37,13 +37,9 @@ struct removal {
 
 static struct eg_meta_disk note_of(const struct eg_partition *p) {
     const struct eg_partition_status *s = p->status;
-    uint64_t at = eg_load_relaxed(&s->archived_at);
-    uint32_t flush = eg_load_relaxed(&s->archived_flush);
     return (struct eg_meta_disk){.partition_uid = p->uid,
-                                 .flush = flush > 1 ? flush - 1 : 0, /* of what is durable */
                                  .seq = eg_load_relaxed(&s->archived_seq),
-                                 .pos = eg_hint_pos(at),
-                                 .index = eg_hint_index(at),
+                                 .pos = eg_hint_pos(eg_load_relaxed(&s->archived_at)),
                                  .log_start = (int64_t)eg_load_relaxed(&s->log_start)};
 }
 

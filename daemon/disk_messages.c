@@ -107,9 +107,11 @@ int eg_handle_TRIM(struct eg_daemon *d, struct eg_session *s, struct eg_dec *in,
     eg_dec_str(in, name, sizeof(name));
     uint32_t number = eg_dec_u32(in);
     int64_t before = eg_dec_i64(in);
-    if (!eg_dec_end(in) || before < 0)
+    if (!eg_dec_end(in) || before < -1)
         return malformed("TRIM");
     int rc = find_for_admin(d, s, name, number, &p);
+    if (rc == EAGRE_OK && before < 0)
+        before = (int64_t)eg_load_relaxed(&p->status->durable_end);
     if (rc == EAGRE_OK)
         rc = eg_retention_trim(d, p, before);
     if (rc == EAGRE_OK)

@@ -158,11 +158,13 @@ static void encode_partition(struct eg_enc *out, const struct eg_partition *p, i
     eg_enc_i64(out, stall.offset);
     eg_enc_u32(out, (uint32_t)stall.pid);
     eg_enc_u64(out, (uint64_t)stall.ms);
+    eg_enc_i64(out, p->archive != NULL ? (int64_t)eg_load_relaxed(&p->status->durable_end) : -1);
+    eg_enc_u8(out, (uint8_t)eg_load_relaxed(&p->status->disk));
 }
 
 int eg_handle_PARTITIONS(struct eg_daemon *d, struct eg_session *s, struct eg_dec *in,
                          struct eg_reply *r) {
-    enum { ENTRY = 4 * 3 + 8 * 8, SLICE_NS = 200 * EG_NS_PER_US };
+    enum { ENTRY = 4 * 3 + 8 * 9 + 1, SLICE_NS = 200 * EG_NS_PER_US };
     char name[NAME_CAP];
     struct eg_topic *t = NULL;
     (void)s;

@@ -36,9 +36,11 @@
  *   TOPIC_DESCRIBE > str name             < u32 uid, u16 n, n x (str name, str value, u8 is default)
  *   PARTITIONS > str name, u32 from       < u8 more, u16 n, n x (u32 partition, u32 state, i64 log start, i64 end,
  *                                           u64 active seq, u64 hot segments, u64 memory bytes, u64 pinned bytes,
- *                                           i64 stalled offset or -1, u32 its pid, u64 ms)
+ *                                           i64 stalled offset or -1, u32 its pid, u64 ms,
+ *                                           i64 durable end (-1: no files), u8 enum eg_disk_state)
  *                                           end: one behind the last offset that is taken. more, n 0: ask again
- *   TRIM     > str topic, u32 partition, i64 before         records before this offset go (Kafka's DeleteRecords)
+ *   TRIM     > str topic, u32 partition, i64 before         records before this offset go (Kafka's DeleteRecords);
+ *                                                         -1: all that is on disk
  *            < i64 log start
  *   DISK_RESUME > str topic, u32 partition                  leave disk state ERROR after re-reading the medium
  *   STATUS   > u32 from                   < u8 more, u16 n, n x (str name, str value)

@@ -161,7 +161,8 @@ static void produce(struct fuzz_in *in) {
     char *argv[ARGUMENTS_MAX + 2], *all[ARGUMENTS_MAX + 2];
     volatile int argc = take_arguments(in, argv, "produce");
     memcpy(all, argv, sizeof(all)); /* getopt moves them */
-    r = (struct run){.c = &c, .batch_bytes = BATCH_BYTES_MAX, .file = "input"};
+    r = (struct run){.c = &c, .file = "input"};
+    send_begin(&r.to, NULL);
     if (setjmp(refused_here) == 0) {
         parse(&c, argc, argv, &r.o);
         FUZZ_REQUIRE(r.o.delimiter_len > 0 && optind < argc);
@@ -173,7 +174,7 @@ static void produce(struct fuzz_in *in) {
         FUZZ_REQUIRE(send_file(&r, fd) == EAGRE_OK);
         (void)close(fd);
         cut_naively(&r.o, in->at, in->left, &pieces, &bytes);
-        FUZZ_REQUIRE(produced == pieces && r.sent == pieces && bytes_produced == bytes);
+        FUZZ_REQUIRE(produced == pieces && r.to.sent == pieces && bytes_produced == bytes);
         input_free(&r.in);
     }
     free_arguments(all, argc);

@@ -595,16 +595,22 @@ int eg_archive_open(struct eg_daemon *d, struct eg_partition *p, struct eg_file_
 
 void eg_archive_begin(struct eg_partition *p) {
     struct eg_archive *a = p->archive;
-    uint64_t at = eg_load_relaxed(&p->status->archived_at);
-    a->seq = eg_load_relaxed(&p->status->archived_seq);
+    uint64_t seq = eg_load_relaxed(&p->status->archived_seq), at = eg_load_relaxed(&p->status->archived_at);
+    a->start = (struct eg_place){seq, eg_hint_pos(at), eg_hint_index(at)};
+    a->start_flush = eg_load_relaxed(&p->status->archived_flush);
+    if (a->start.pos >= eg_partition_capacity(p)) { /* all of it: the ring may have let it go */
+        a->start = (struct eg_place){seq + 1, EG_SEGMENT_DATA, 0};
+        a->start_flush = 1;
+    }
+    a->seq = a->start.seq;
     /* What is not whole is no file for readers yet. The last whole one ends where this one begins. */
     while (a->files.count > 0 && eg_files_at(&a->files, a->files.count - 1)->seq >= a->seq)
         a->files.count--;
-    struct eg_log_file *last = eg_files_at(&a->files, a->files.count - 1);
-    if (a->files.count > 0 && last->end < 0 && a->seq >= p->first && a->seq <= p->active)
+    struct eg_log_file *last = a->files.count > 0 ? eg_files_at(&a->files, a->files.count - 1) : NULL;
+    if (last != NULL && last->end < 0 && last->seq == seq)
+        last->end = last->base + (int64_t)eg_hint_index(at);
+    else if (last != NULL && last->end < 0 && a->seq >= p->first && a->seq <= p->active)
         last->end = p->base[a->seq % eg_partition_slots(p)];
-    a->start = (struct eg_place){a->seq, eg_hint_pos(at), eg_hint_index(at)};
-    a->start_flush = eg_load_relaxed(&p->status->archived_flush);
 }
 
 void eg_archive_close(struct eg_daemon *d, struct eg_partition *p) {

@@ -396,7 +396,7 @@ static int lost(const struct eg_reader *r, int where) {
 /* In the file, or on the way from one to the next or to the ring. */
 static int poll_files(struct eg_reader *r, eagre_record_t *records, size_t max, size_t *n) {
     struct eg_partition_map *m = r->map;
-    bool at_end = false; /* of a file, all of which was read */
+    bool looked = false; /* in the ring, in vain */
     *n = 0;
     for (int turn = 0; turn < 64; turn++) {
         struct eg_cold_file file = {0};
@@ -405,7 +405,6 @@ static int poll_files(struct eg_reader *r, eagre_record_t *records, size_t max, 
             rc = eg_cold_poll(&r->cold, m, r->topic, &r->offset, records, max, n);
             if (rc != EAGRE_OK || *n > 0)
                 return rc;
-            at_end = true;
             uint64_t next = r->cold.file.seq + 1;
             eg_reader_drop_file(r);
             r->placed = false;
@@ -435,10 +434,12 @@ static int poll_files(struct eg_reader *r, eagre_record_t *records, size_t max, 
         if (where != EG_COLD_IN_RING)
             return lost(r, where);
         rc = poll_ring(r, records, max, n);
-        if (rc != EAGRE_E_OFFSET_OUT_OF_RANGE || (!at_end && turn > 0))
+        if (rc != EAGRE_E_OFFSET_OUT_OF_RANGE)
             return rc;
-        if (!at_end)
-            continue; /* once more: it may have gone from the ring to a file just now */
+        if (!looked) {
+            looked = true; /* once more: it may have gone from the ring to a file just now */
+            continue;
+        }
         rc = enter_behind_gap(r);
         if (rc == EG_LOG_GONE)
             continue;

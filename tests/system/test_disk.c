@@ -60,21 +60,28 @@ static void open_consumer(eagre_isolation_t isolation) {
 
 /* ---- what was acknowledged ----------------------------------------------------------------------------- */
 
+static void put_batch(void) {
+    eagre_message_t m[3] = {{.value = NULL}, {.value = NULL}, {.value = NULL}};
+    char value[3][600];
+    int64_t first = -1;
+    for (size_t i = 0; i < 3; i++) {
+        m[i].value = value[i];
+        m[i].value_len = eg_value_make(ledger.count + i, value[i], sizeof(value[i]));
+    }
+    OK(eagre_produce_batch(p, 0, m, 3, &first));
+    for (int64_t i = 0; i < 3; i++)
+        ledger.entry[ledger.count++] =
+            (struct eg_ledger_entry){.offset = first + i, .generation = ledger.generation, .acked = true};
+}
+
 static void acked_survives(const char *io) {
     start_with(io, EAGRE_ACKS_DISK, NULL);
     for (int crash = 0; crash < 3; crash++) {
-        eagre_message_t m[3] = {{.value = NULL}, {.value = NULL}, {.value = NULL}};
-        char value[3][600];
-        int64_t first;
+        if (crash % 2 == 0) /* the last call before the crash is one that has to wait, of each kind */
+            put_batch();
         put(150, true);
-        for (size_t i = 0; i < 3; i++) {
-            m[i].value = value[i];
-            m[i].value_len = eg_value_make(ledger.count + i, value[i], sizeof(value[i]));
-        }
-        OK(eagre_produce_batch(p, 0, m, 3, &first));
-        for (int64_t i = 0; i < 3; i++)
-            ledger.entry[ledger.count++] =
-                (struct eg_ledger_entry){.offset = first + i, .generation = ledger.generation, .acked = true};
+        if (crash % 2 != 0)
+            put_batch();
         /* And more that nobody promised anything about: up to segments of it. */
         eagre_producer_options_t o = EAGRE_PRODUCER_OPTIONS_INIT;
         eagre_producer_close(p);

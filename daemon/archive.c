@@ -1,71 +1,26 @@
 #include "archive.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
-#include "disk_io.h"
-#include "log/logindex.h"
+#include "archive_internal.h"
 #include "log/waiters.h"
+#include "retention.h"
 #include "slots.h"
-#include "sys/atomic.h"
 #include "sys/clock.h"
 #include "sys/errbuf.h"
 #include "sys/faultpoint.h"
 #include "sys/futex.h"
 
-#define STAGING (UINT32_C(1) << 20)
-#define WRITE_MIN (UINT32_C(256) << 10) /* else it waits for more, or for a flush */
-#define SLICE (UINT32_C(256) << 10)     /* copied in one call */
-#define RETRY_NS EG_NS_PER_S            /* when there was no space */
-#define BACKGROUND_SYNCS 4u             /* under way at a time that nobody waits for */
-
-/* Bytes of the file, on their way. */
-struct staging {
-    uint8_t *data;
-    size_t cap, used;
-    uint64_t at; /* where data[0] goes */
-};
-
-struct archive_file {
-    struct eg_archive *a;
-    uint64_t seq;
-    int64_t base;
-    int fd;      /* -1: being made */
-    bool sealed; /* the segment's end is copied */
-    bool writing, syncing, background;
-    struct staging flight;
-    struct eg_place copied, written, synced; /* behind what was copied, written, flushed */
-    struct eg_place flown, covered;          /* what the write and the flush under way will bring */
-    int64_t dirty_ns;                        /* since when something is written and not flushed; 0: nothing is */
-    uint32_t flush;                          /* number of the flush that what is copied now will be in */
-    struct eg_io_job write, sync;
-    struct eg_logfile_id id;
-    struct eg_logfile log;
-    struct eg_logindex_builder builder;
-    struct eg_logindex_entry *entries; /* builder.count of them; NULL: no memory, then no index */
-};
-
-struct eg_archive {
-    struct eg_daemon *d;
-    struct eg_partition *p; /* NULL: closed, and freed when nothing is under way */
-    struct eg_log_dir dir;
-    struct eg_file_table files;
-    struct archive_file *cur, *prev; /* prev: whole, its last flush is under way */
-    uint64_t seq;                    /* of the segment that is copied, or will be next */
-    struct eg_place start;           /* where in it the next file begins to be copied */
-    uint32_t start_flush;
-    struct staging fill;
-    uint32_t jobs; /* under way, their done() comes */
-    bool calling;  /* a CALL is */
-    bool has_spare;
-    bool finishing;
-    int64_t retry_ns;
-};
+#define STAGING_MAX (UINT32_C(1) << 20)
+#define STAGING_MIN (UINT32_C(64) << 10)
+#define STAGING_ALL (UINT32_C(64) << 20) /* of all partitions, twice (one is filled while one is written) */
+#define SLICE (UINT32_C(256) << 10)      /* copied in one call */
+#define AHEAD_MAX (UINT64_C(8) << 20)    /* disk space ahead of what is written: half of what it has, at most this */
+#define PUSH (UINT64_C(4) << 20)         /* written and not even on its way to the medium: then it is sent there */
 
 static struct eg_log_limit trouble_limit;
 
@@ -81,48 +36,44 @@ static void tell(struct eg_partition_status *s) {
     eg_futex_wake(&s->durable, INT_MAX);
 }
 
-static void set_state(struct eg_archive *a, enum eg_disk_state state) {
-    if (a->p == NULL || eg_load_relaxed(&a->p->status->disk) == state)
+void eg_archive_set_state(struct eg_archive *a, enum eg_disk_state state) {
+    if (a->p == NULL || eg_archive_state_is(a, state))
         return;
+    if (state != EG_DISK_OK)
+        eg_archive_turn_drop(a);
     eg_store_release(&a->p->status->disk, state);
     tell(a->p->status);
     eg_partition_room(a->p->status); /* who waits for room says why */
 }
 
-static bool has_state(const struct eg_archive *a, enum eg_disk_state state) {
-    return eg_load_relaxed(&a->p->status->disk) == state;
-}
-
-static void staging_free(struct staging *s) {
+void eg_staging_free(struct eg_staging *s) {
     free(s->data);
-    *s = (struct staging){0};
+    *s = (struct eg_staging){0};
 }
 
-/* Copy again from where the file is known to be written (no space) or durable (after an error). */
-static void go_back(struct eg_archive *a, struct archive_file *f, struct eg_place to) {
-    staging_free(&a->fill);
-    f->copied = to;
-    f->sealed = false;
-    free(f->entries); /* it can be made anew from the log */
-    f->entries = NULL;
-}
-
-static void broken(struct eg_archive *a, const struct archive_file *f, const char *what, int error) {
+static void broken(struct eg_archive *a, const struct eg_archive_file *f, const char *what, int error) {
     if (a->p == NULL)
         return;
     eg_log_error("topic '%s' partition %u: %s/%020" PRIu64 ".log: %s: %s. What is not on disk yet is in memory only and is "
                  "not acknowledged as durable any more. When the medium is sound: eagre topic resume",
                  eg_topic_name(a->p->topic), a->p->number, a->dir.path, f->seq, what, strerror(error));
-    set_state(a, EG_DISK_ERROR);
+    eg_archive_set_state(a, EG_DISK_ERROR);
 }
 
-static void full(struct eg_archive *a, const char *why) {
-    if (a->p == NULL)
+void eg_archive_full(struct eg_archive *a, const char *why) {
+    if (a->p == NULL || eg_archive_state_is(a, EG_DISK_ERROR))
         return;
     eg_log_limited(&trouble_limit, EG_LOG_ERROR, "topic '%s' partition %u: %s: its producers will wait; tried again each second",
                    eg_topic_name(a->p->topic), a->p->number, why);
-    a->retry_ns = eg_mono_ns() + RETRY_NS;
-    set_state(a, EG_DISK_FULL);
+    a->retry_ns = eg_mono_ns() + EG_ARCHIVE_RETRY_NS;
+    eg_archive_set_state(a, EG_DISK_FULL);
+}
+
+void eg_archive_has_space(struct eg_archive *a) {
+    if (a->p == NULL || !eg_archive_state_is(a, EG_DISK_FULL))
+        return;
+    eg_log_info("topic '%s' partition %u: there is space again", eg_topic_name(a->p->topic), a->p->number);
+    eg_archive_set_state(a, EG_DISK_OK);
 }
 
 /* ---- what is durable --------------------------------------------------------------------------------------- */
@@ -136,15 +87,7 @@ static void ring_bells(void *ctx, uint32_t word, uint64_t mask) {
     }
 }
 
-static void file_free(struct archive_file *f) {
-    if (f->fd >= 0)
-        close(f->fd);
-    staging_free(&f->flight);
-    free(f->entries);
-    free(f);
-}
-
-static void publish(struct eg_archive *a, const struct archive_file *f, struct eg_place at) {
+static void publish(struct eg_archive *a, const struct eg_archive_file *f, struct eg_place at) {
     struct eg_partition_status *s = a->p->status;
     int64_t end = f->base + (int64_t)at.index;
     /* One word a step, and never ahead of what is durable: (seq, its start), then the place. */
@@ -167,18 +110,18 @@ static void publish(struct eg_archive *a, const struct archive_file *f, struct e
 
 /* prev comes first: nothing of cur is durable before all of prev is. */
 static void publish_all(struct eg_archive *a) {
-    struct archive_file *f = a->prev;
-    if (f != NULL && !f->syncing && !f->writing && f->synced.pos == f->copied.pos) {
+    struct eg_archive_file *f = a->prev;
+    if (f != NULL && !f->syncing && !f->pushing && f->synced.pos == f->copied.pos) {
         publish(a, f, f->synced);
         struct eg_log_file done = {.seq = f->seq,
                                    .base = f->base,
                                    .end = f->base + (int64_t)f->synced.index,
-                                   .bytes = a->dir.capacity,
+                                   .bytes = f->allocated,
                                    .written_ns = eg_now_ns()};
         if (eg_files_add(&a->files, &done) != EAGRE_OK)
             eg_log_error("%s", eg_error_text());
         a->prev = NULL;
-        file_free(f);
+        eg_archive_file_free(f);
     }
     if (a->prev != NULL)
         publish(a, a->prev, a->prev->synced);
@@ -188,7 +131,13 @@ static void publish_all(struct eg_archive *a) {
 
 /* ---- writing and flushing --------------------------------------------------------------------------------------- */
 
-static void job_ended(struct eg_archive *a) {
+/* The topic went while one of our jobs made a file: its directory may have come back behind the sweep. */
+static void forget_again(struct eg_archive *a) {
+    if (a->left_jobs && a->d->retention != NULL && eg_topic_by_uid(a->d, a->dir.topic_uid) == NULL)
+        eg_retention_forget_topic(a->d, a->dir.topic_uid);
+}
+
+void eg_archive_job_ended(struct eg_archive *a) {
     a->jobs--;
     if (a->p != NULL) {
         eg_slots_wake(a->d, a->p);
@@ -196,84 +145,127 @@ static void job_ended(struct eg_archive *a) {
     }
     if (a->jobs > 0)
         return;
+    forget_again(a);
     if (a->cur != NULL)
-        file_free(a->cur);
+        eg_archive_file_free(a->cur);
     if (a->prev != NULL)
-        file_free(a->prev);
-    staging_free(&a->fill);
+        eg_archive_file_free(a->prev);
+    eg_staging_free(&a->fill);
     eg_files_free(&a->files);
+    free(a->unrecovered);
     free(a);
 }
 
 static void write_done(struct eg_daemon *d, struct eg_io_job *job) {
-    struct archive_file *f = eg_container_of(job, struct archive_file, write);
+    struct eg_archive_file *f = eg_container_of(job, struct eg_archive_file, write);
     struct eg_archive *a = f->a;
     int error = -job->result;
     f->writing = false;
-    staging_free(&f->flight);
+    eg_staging_free(&f->flight);
     if (error == 0) {
         EG_FAULT("arch.written");
         f->written = f->flown;
-        if (f->dirty_ns == 0)
-            f->dirty_ns = eg_mono_ns();
-    } else {
-        if (f->write.then != NULL) { /* not submitted: its done() does not come */
-            f->syncing = false;
-            d->archive_syncs -= f->background;
-            a->jobs--;
-        }
-        if (error == ENOSPC || error == EDQUOT) {
-            full(a, "no space to write to its log file");
-            go_back(a, f, f->written);
-        } else {
-            broken(a, f, "write", error);
-        }
+        d->figures.disk_bytes += job->bytes;
+        eg_archive_has_space(a);
+        eg_archive_job_ended(a);
+        return;
     }
-    job_ended(a);
+    if (f->write.then != NULL) { /* not submitted: its done() does not come, and that flush is none */
+        f->syncing = false;
+        f->flush = f->covered_flush;
+        f->covered = f->synced;
+        if (f->background)
+            eg_archive_turn_end(d);
+        a->jobs--;
+    }
+    if (error == ENOSPC || error == EDQUOT) {
+        eg_archive_full(a, "no space to write to its log file");
+        /* What was not written is copied again. */
+        eg_staging_free(&a->fill);
+        f->copied = f->written;
+        f->sealed = false;
+        free(f->entries); /* it can be made anew from the log */
+        f->entries = NULL;
+    } else {
+        broken(a, f, "write", error);
+    }
+    eg_archive_job_ended(a);
+}
+
+static void push_done(struct eg_daemon *d, struct eg_io_job *job) {
+    struct eg_archive_file *f = eg_container_of(job, struct eg_archive_file, push);
+    struct eg_archive *a = f->a;
+    (void)d;
+    f->pushing = false;
+    if (job->result != 0) /* it has been told now: fdatasync would not tell it again */
+        broken(a, f, "writeback", -job->result);
+    else if (a->p != NULL)
+        publish_all(a); /* prev may have waited for us */
+    eg_archive_job_ended(a);
+}
+
+/* What was written is sent to the medium early, so that the flush is short. */
+static void push(struct eg_archive *a, struct eg_archive_file *f) {
+    uint64_t to = f->written.pos & ~(uint64_t)(EG_PAGE - 1);
+    f->push = (struct eg_io_job){
+        .op = EG_IO_WRITEBACK, .fd = f->fd, .at = f->pushed, .bytes = to - f->pushed, .done = push_done};
+    f->pushed = to;
+    f->pushing = true;
+    a->jobs++;
+    eg_io_submit(a->d->disk_io, &f->push);
 }
 
 static void sync_done(struct eg_daemon *d, struct eg_io_job *job) {
-    struct archive_file *f = eg_container_of(job, struct archive_file, sync);
+    struct eg_archive_file *f = eg_container_of(job, struct eg_archive_file, sync);
     struct eg_archive *a = f->a;
+    int64_t took = eg_mono_ns() - f->sync_mono_ns;
     f->syncing = false;
-    d->archive_syncs -= f->background;
+    if (f->background)
+        eg_archive_turn_end(d);
+    d->figures.flushes++;
+    d->figures.flush_last_ns = took;
+    if (took > d->figures.flush_max_ns)
+        d->figures.flush_max_ns = took;
     if (job->result != 0) {
         broken(a, f, "fdatasync", -job->result);
     } else {
         EG_FAULT("arch.synced");
         f->synced = f->covered;
-        f->dirty_ns = f->written.pos > f->synced.pos ? eg_mono_ns() : 0;
+        f->pushed = f->pushed > f->synced.pos ? f->pushed : f->synced.pos & ~(uint64_t)(EG_PAGE - 1);
+        f->dirty_ns = f->copied.pos > f->synced.pos ? f->sync_ns : 0;
         if (a->p != NULL)
             publish_all(a);
     }
-    job_ended(a);
+    eg_archive_job_ended(a);
 }
 
 /* Write what was copied; sync: then flush. A flush covers all that was copied before it began, and nothing is written
  * while it is under way: what a frame's flush number proves rests on that (src/log/logfile.h). */
-static void submit(struct eg_archive *a, struct archive_file *f, bool sync, bool background) {
+static void submit(struct eg_archive *a, struct eg_archive_file *f, bool sync, int64_t now) {
     struct eg_disk_io *io = a->d->disk_io;
-    bool write = f == a->cur && a->fill.used > 0;
     if (sync) {
         f->syncing = true;
-        f->background = background;
-        a->d->archive_syncs += background;
+        f->background = a->has_turn;
+        a->has_turn = false;
+        f->sync_ns = now;
+        f->sync_mono_ns = eg_mono_ns();
         f->covered = f->copied;
+        f->covered_flush = f->flush;
         f->flush = eg_logfile_flush_next(f->flush); /* of what is copied from now on */
         f->sync = (struct eg_io_job){.op = EG_IO_DATASYNC, .fd = f->fd, .done = sync_done};
         a->jobs++;
     }
-    if (!write) {
+    if (a->fill.used == 0) {
         eg_io_submit(io, &f->sync);
         return;
     }
     EG_FAULT("arch.copied");
     f->writing = true;
     memset(a->fill.data + a->fill.used, 0, sizeof(uint64_t)); /* there is room: staging_begin() */
-    a->fill.used += eg_logfile_end_bytes(&f->log, a->fill.at + a->fill.used);
+    a->fill.used += eg_logfile_end_bytes(&f->log, f->copied.pos);
     f->flight = a->fill;
     f->flown = f->copied;
-    a->fill = (struct staging){0};
+    a->fill = (struct eg_staging){0};
     f->write = (struct eg_io_job){.op = EG_IO_WRITE,
                                   .fd = f->fd,
                                   .data = f->flight.data,
@@ -285,156 +277,28 @@ static void submit(struct eg_archive *a, struct archive_file *f, bool sync, bool
     eg_io_submit(io, &f->write);
 }
 
-/* ---- the file of a segment ------------------------------------------------------------------------------------ */
-
-struct call {
-    struct eg_io_job job;
-    struct eg_archive *a;
-    struct eg_log_dir dir;
-    uint64_t seq; /* EG_NO_SEQ: only the spare one */
-    uint64_t recycle;
-    int fd, status, error;
-    struct eg_logindex_header header; /* of an index to write; its file is `seq` */
-    struct eg_logindex_entry *entries;
-    size_t count;
-    char text[EG_ERROR_TEXT_MAX];
-};
-
-static int make_file(void *arg) {
-    struct call *c = arg;
-    c->status = eg_log_dir_make(&c->dir);
-    if (c->status == EAGRE_OK)
-        c->status = eg_log_dir_prepare(&c->dir, c->recycle, &c->error);
-    EG_FAULT("file.created");
-    if (c->status == EAGRE_OK && c->seq != EG_NO_SEQ)
-        c->status = eg_log_dir_name(&c->dir, c->seq, &c->fd, &c->error);
-    EG_FAULT("file.renamed");
-    if (c->status != EAGRE_OK)
-        snprintf(c->text, sizeof(c->text), "%s", eg_error_text());
-    return 0;
-}
-
-static void file_made(struct eg_daemon *d, struct eg_io_job *job) {
-    struct call *c = eg_container_of(job, struct call, job);
-    struct eg_archive *a = c->a;
-    (void)d;
-    a->calling = false;
-    if (c->status == EAGRE_OK) {
-        a->has_spare = c->seq == EG_NO_SEQ;
-        if (a->p != NULL && has_state(a, EG_DISK_FULL)) {
-            eg_log_info("topic '%s' partition %u: there is space again", eg_topic_name(a->p->topic), a->p->number);
-            set_state(a, EG_DISK_OK);
-        }
-    } else if (c->error == ENOSPC || c->error == EDQUOT || c->error == EFBIG) {
-        full(a, c->text);
-    } else if (a->p != NULL && c->seq != EG_NO_SEQ) {
-        eg_log_error("topic '%s' partition %u: %s", eg_topic_name(a->p->topic), a->p->number, c->text);
-        set_state(a, EG_DISK_ERROR);
-    }
-    if (c->fd >= 0 && a->cur != NULL && a->cur->seq == c->seq && a->cur->fd < 0)
-        a->cur->fd = c->fd;
-    else if (c->fd >= 0)
-        close(c->fd);
-    free(c);
-    job_ended(a);
-}
-
-static bool call(struct eg_archive *a, uint64_t seq) {
-    struct call *c = calloc(1, sizeof(*c));
-    if (c == NULL)
-        return false;
-    c->a = a;
-    c->dir = a->dir;
-    c->seq = seq;
-    c->recycle = EG_NO_SEQ;
-    c->fd = -1;
-    c->job = (struct eg_io_job){.op = EG_IO_CALL, .call = make_file, .arg = c, .done = file_made};
-    a->calling = true;
-    a->jobs++;
-    eg_io_submit(a->d->disk_io, &c->job);
-    return true;
-}
-
-static struct archive_file *file_begin(struct eg_archive *a) {
-    struct archive_file *f = calloc(1, sizeof(*f));
-    if (f == NULL)
-        return NULL;
-    f->a = a;
-    f->fd = -1;
-    f->seq = a->seq;
-    f->base = a->p->base[a->seq % eg_partition_slots(a->p)];
-    f->copied = f->written = f->synced = f->covered = a->start;
-    f->flush = a->start_flush;
-    f->id = (struct eg_logfile_id){.topic_uid = a->dir.topic_uid,
-                                   .partition_uid = a->dir.partition_uid,
-                                   .partition = a->dir.partition,
-                                   .align = a->dir.align,
-                                   .capacity = a->dir.capacity,
-                                   .seq = f->seq,
-                                   .created_ns = eg_now_ns(),
-                                   .base = f->base};
-    eg_logfile_init(&f->log, &f->id, NULL, 0);
-    eg_logindex_begin(&f->builder, &f->log);
-    if (a->start.pos == EG_SEGMENT_DATA) /* else the index would lack what was before: it is made when it is needed */
-        f->entries = malloc((eg_logindex_entries_max(a->dir.capacity) + 1) * sizeof(*f->entries));
-    return f;
-}
-
-/* The index is written when its segment is whole. It can be made anew: nobody waits, nothing is flushed. */
-static int write_index(void *arg) {
-    struct call *c = arg;
-    c->status = eg_log_dir_put_index(&c->dir, c->seq, &c->header, c->entries, c->count);
-    return 0;
-}
-
-static void index_written(struct eg_daemon *d, struct eg_io_job *job) {
-    struct call *c = eg_container_of(job, struct call, job);
-    (void)d;
-    free(c->entries);
-    job_ended(c->a);
-    free(c);
-}
-
-static void put_index(struct eg_archive *a, struct archive_file *f) {
-    struct call *c = f->entries != NULL ? calloc(1, sizeof(*c)) : NULL;
-    if (c == NULL)
-        return;
-    c->a = a;
-    c->dir = a->dir;
-    c->seq = f->seq;
-    eg_logindex_header_make(&c->header, &f->id);
-    c->entries = f->entries;
-    c->count = f->builder.count;
-    f->entries = NULL;
-    c->job = (struct eg_io_job){.op = EG_IO_CALL, .call = write_index, .arg = c, .done = index_written};
-    a->jobs++;
-    eg_io_submit(a->d->disk_io, &c->job);
-}
-
 /* ---- copying ----------------------------------------------------------------------------------------------------- */
 
-static bool staging_begin(struct eg_archive *a, struct archive_file *f, uint64_t bytes) {
-    struct staging *s = &a->fill;
-    uint64_t head = f->copied.pos == EG_SEGMENT_DATA ? EG_PAGE : 0;
-    size_t cap = (bytes + head > STAGING ? bytes + head : STAGING) + sizeof(uint64_t); /* and the end word */
-    if (s->data == NULL || s->cap < cap) {
-        free(s->data);
-        s->data = malloc(cap);
-        if (s->data == NULL) {
-            *s = (struct staging){0};
-            return false;
-        }
-        s->cap = cap;
-    }
-    s->at = f->copied.pos - head;
-    s->used = head;
-    if (head > 0)
-        eg_logfile_header_make(s->data, &f->id);
+/* Room for all partitions together is bounded; one frame always finds it. */
+static size_t staging_bytes(const struct eg_archive *a) {
+    uint32_t share = STAGING_ALL / (a->d->figures.partitions > 0 ? a->d->figures.partitions : 1);
+    return share > STAGING_MAX ? STAGING_MAX : share < STAGING_MIN ? STAGING_MIN : share;
+}
+
+static bool staging_begin(struct eg_archive *a, const struct eg_archive_file *f, uint64_t bytes) {
+    struct eg_staging *s = &a->fill;
+    size_t cap = (bytes > staging_bytes(a) ? bytes : staging_bytes(a)) + sizeof(uint64_t); /* and the end word */
+    eg_staging_free(s);
+    s->data = malloc(cap);
+    if (s->data == NULL)
+        return false;
+    s->cap = cap;
+    s->at = f->copied.pos;
     return true;
 }
 
 /* Up to SLICE bytes from the ring. True: there is more at once. */
-static bool copy(struct eg_archive *a, struct archive_file *f) {
+static bool copy(struct eg_archive *a, struct eg_archive_file *f) {
     struct eg_partition *p = a->p;
     uint64_t capacity = eg_partition_capacity(p), budget = SLICE;
     uint32_t n = eg_slot_buffer(eg_load_relaxed(&p->status->slot[f->seq % eg_partition_slots(p)]));
@@ -461,10 +325,13 @@ static bool copy(struct eg_archive *a, struct archive_file *f) {
         uint64_t length = eg_word_length(word), touched = eg_word_kind(word) == EG_KIND_DATA ? length : sizeof(uint64_t);
         if (pos + touched > there && (!eg_buffer_sync(a->d, p, n) || pos + touched > eg_buffer_allocated(p, n)))
             return false;
-        if (a->fill.used == 0 && !staging_begin(a, f, length))
+        uint64_t needs = eg_word_kind(word) == EG_KIND_EOS ? EG_FRAME_HEADER : length;
+        if (a->fill.used == 0 && !staging_begin(a, f, needs))
             return false;
-        if (a->fill.used + length + sizeof(uint64_t) > a->fill.cap)
+        if (a->fill.used + needs + sizeof(uint64_t) > a->fill.cap) {
+            a->fill.whole = true;
             return false; /* for the next write */
+        }
         struct eg_logfile_frame out;
         if (eg_logfile_frame_write(&f->log, a->fill.data + a->fill.used, frame, word, pos, f->copied.index, f->flush,
                                    &out) != EAGRE_OK) {
@@ -485,103 +352,156 @@ static bool copy(struct eg_archive *a, struct archive_file *f) {
     return false;
 }
 
-/* Is there anything to be written where the next file would begin? Before that, none is made. */
+/* Is there anything to be written where the next file would begin? Before that, none is made. A segment that was closed
+ * before it held anything needs none. */
 static bool has_records(const struct eg_archive *a) {
-    const struct eg_partition *p = a->p;
+    struct eg_partition *p = a->p;
     uint32_t n = eg_slot_buffer(eg_load_relaxed(&p->status->slot[a->seq % eg_partition_slots(p)]));
+    uint64_t end = a->start.pos + sizeof(uint64_t);
     if (a->start.pos >= a->dir.capacity)
         return true;
-    return a->start.pos + sizeof(uint64_t) <= eg_buffer_allocated(p, n) &&
-           eg_load_relaxed(&eg_frame_at(p->buffers[n].base, a->start.pos)->word) != 0;
+    if (end > eg_buffer_allocated(p, n))
+        (void)eg_buffer_sync(a->d, p, n);
+    if (end > eg_buffer_allocated(p, n))
+        return false;
+    uint64_t word = eg_load_relaxed(&eg_frame_at(p->buffers[n].base, a->start.pos)->word);
+    return word != 0 && (a->start.pos > EG_SEGMENT_DATA || eg_word_kind(word) != EG_KIND_EOS);
 }
 
-/* ---- when to flush ------------------------------------------------------------------------------------------------- */
+/* ---- one step ------------------------------------------------------------------------------------------------- */
 
-static bool is_awaited(const struct eg_archive *a, const struct archive_file *f) {
+static bool is_awaited(const struct eg_archive *a, const struct eg_archive_file *f) {
     int64_t durable = (int64_t)eg_load_relaxed(&a->p->status->durable_end);
     int64_t wanted = eg_load_relaxed(&a->p->ring->durable_wanted); /* anything: only a reason to hurry */
-    return (wanted > durable && f->copied.pos > f->synced.pos) || f->sealed || a->finishing;
+    return wanted > durable || f->sealed || a->finishing;
 }
 
-/* True: flush now, if anything is dirty. *due: else when. */
-static bool is_due(const struct eg_archive *a, const struct archive_file *f, int64_t now, int64_t *due) {
-    if (f->written.pos - f->synced.pos >= (uint64_t)setting(a, EG_SET_FLUSH_BYTES))
+/* Flush, though nobody waits? *due: else when. */
+static bool is_due(const struct eg_archive *a, const struct eg_archive_file *f, int64_t now, int64_t *due) {
+    if (f->copied.pos - f->synced.pos >= (uint64_t)setting(a, EG_SET_FLUSH_BYTES))
         return true;
-    if (f->dirty_ns == 0)
-        return false;
     int64_t at = f->dirty_ns + setting(a, EG_SET_FLUSH_MS) * EG_NS_PER_MS;
     if (at > now && at < *due)
         *due = at;
     return at <= now;
 }
 
-/* ---- one step --------------------------------------------------------------------------------------------------------- */
+/* Is there disk space behind all that would be written now? More is asked for in time. */
+static bool has_room(struct eg_archive *a, struct eg_archive_file *f) {
+    uint64_t end = f->copied.pos + (a->fill.used > 0 ? eg_logfile_end_bytes(&f->log, f->copied.pos) : 0);
+    uint64_t ahead = f->allocated < 2 * AHEAD_MAX ? f->allocated / 2 : AHEAD_MAX;
+    if (f->allocated < a->dir.capacity && f->allocated < end + ahead && !a->calling)
+        (void)eg_archive_file_grow(a, f, end);
+    return end <= f->allocated;
+}
+
+/* All of it is written, and its last flush is under way or done: on to the next one. */
+static bool go_on(struct eg_archive *a, struct eg_archive_file *f) {
+    if (!f->sealed || a->fill.used > 0 || f->writing || f->growing || a->prev != NULL || f->covered.pos != f->copied.pos)
+        return false;
+    eg_archive_turn_drop(a);
+    eg_archive_file_index(a, f);
+    a->prev = f;
+    a->cur = NULL;
+    a->seq = f->seq + 1;
+    a->start = (struct eg_place){a->seq, EG_SEGMENT_DATA, 0};
+    a->start_flush = 1;
+    publish_all(a);
+    return true;
+}
 
 int64_t eg_archive_work(struct eg_daemon *d, struct eg_partition *p, int64_t now) {
     struct eg_archive *a = p->archive;
+    (void)d;
     int64_t idle = now + setting(a, EG_SET_FLUSH_MS) * EG_NS_PER_MS, due = INT64_MAX;
-    if (has_state(a, EG_DISK_ERROR))
+    if (eg_archive_state_is(a, EG_DISK_ERROR))
         return INT64_MAX;
-    if (has_state(a, EG_DISK_FULL)) {
+    if (eg_archive_state_is(a, EG_DISK_FULL)) {
         if (now < a->retry_ns)
             return a->retry_ns;
-        a->retry_ns = now + RETRY_NS;
+        a->retry_ns = now + EG_ARCHIVE_RETRY_NS;
     }
-    if (a->cur == NULL && (a->seq < p->active || (a->seq == p->active && has_records(a))))
-        a->cur = file_begin(a);
-    struct archive_file *f = a->cur;
+    if (a->cur == NULL && (a->seq < p->active || (a->seq == p->active && has_records(a))) &&
+        (a->cur = eg_archive_file_begin(a)) == NULL)
+        return now + EG_ARCHIVE_RETRY_NS;
+    struct eg_archive_file *f = a->cur;
     if (f == NULL)
         return p->topic->client_count > 0 ? idle : INT64_MAX;
-    if (f->fd < 0 && !a->calling && !call(a, f->seq))
-        return now + RETRY_NS;
+    if (f->fd < 0 && !a->calling && !eg_archive_file_make(a, f))
+        return now + EG_ARCHIVE_RETRY_NS;
     bool more = copy(a, f);
-    if (eg_partition_failed(p) || f->fd < 0)
-        return INT64_MAX; /* the end of the call wakes us */
+    if (eg_partition_failed(p))
+        return INT64_MAX;
+    bool dirty = f->copied.pos > f->synced.pos;
+    if (dirty && f->dirty_ns == 0)
+        f->dirty_ns = now;
+    if (go_on(a, f))
+        return 0;
+    if (!f->pushing && !f->syncing && f->written.pos - f->pushed >= PUSH)
+        push(a, f);
+    /* The end of a job wakes us. And what lies in a file proves that the file before is whole and durable (recover.c). */
+    if (f->fd < 0 || f->writing || f->syncing || (a->prev != NULL && f->written.pos == EG_SEGMENT_DATA) || !has_room(a, f))
+        return more && !a->fill.whole ? 0 : idle;
 
-    bool dirty = f->copied.pos > f->synced.pos || f->dirty_ns != 0;
-    bool wait = is_awaited(a, f), sync = wait || is_due(a, f, now, &due);
-    /* What lies in a file proves that the file before is whole and durable (recover.c). */
-    if (a->prev != NULL && f->written.pos == EG_SEGMENT_DATA)
-        return idle;
-    if (sync && dirty && !f->syncing && !f->writing && (wait || d->archive_syncs < BACKGROUND_SYNCS))
-        submit(a, f, true, !wait);
-    else if (!f->writing && !f->syncing && a->fill.used >= WRITE_MIN)
-        submit(a, f, false, false);
-    /* All of it is written, and its last flush is under way or done: on to the next one. */
-    if (f->sealed && a->fill.used == 0 && !f->writing && a->prev == NULL && f->covered.pos == f->copied.pos) {
-        put_index(a, f);
-        a->prev = f;
-        a->cur = NULL;
-        a->seq = f->seq + 1;
-        a->start = (struct eg_place){a->seq, EG_SEGMENT_DATA, 0};
-        publish_all(a);
+    bool awaited = dirty && is_awaited(a, f);
+    bool timely = dirty && !awaited && is_due(a, f, now, &due);
+    if (!timely)
+        eg_archive_turn_drop(a);
+    if (awaited || (timely && eg_archive_turn_take(a)))
+        submit(a, f, true, now);
+    else if (a->fill.used > 0 && (a->fill.whole || a->fill.used >= SLICE || a->fill.used >= a->fill.cap / 2))
+        submit(a, f, false, now);
+    if (!a->has_spare && !a->calling && !a->finishing && now >= a->spare_retry_ns && f->copied.pos > a->dir.capacity / 2)
+        eg_archive_file_spare(a);
+    if (more && !a->fill.whole)
         return 0;
-    }
-    if (!a->has_spare && !a->calling && !a->finishing && now >= a->retry_ns && f->copied.pos > a->dir.capacity / 2)
-        call(a, EG_NO_SEQ);
-    if (more && a->fill.used < a->fill.cap)
-        return 0;
-    if (a->jobs > 0 && (f->writing || f->syncing))
-        return idle; /* their end wakes us */
     /* What is copied and not written waits for a flush; and records come without anybody ringing for them. */
     return due < idle ? due : idle;
 }
 
 bool eg_archive_has(const struct eg_partition *p, uint64_t seq) {
     const struct eg_archive *a = p->archive;
-    return seq < (a->prev != NULL ? a->prev->seq : a->seq);
+    return a->unrecovered == NULL && seq < (a->prev != NULL ? a->prev->seq : a->seq);
 }
 
 struct eg_file_table *eg_archive_files(struct eg_partition *p) { return &p->archive->files; }
 
 const struct eg_log_dir *eg_archive_dir(const struct eg_partition *p) { return &p->archive->dir; }
 
+const char *eg_archive_unrecovered(const struct eg_partition *p) { return p->archive->unrecovered; }
+
+int64_t eg_archive_base(const struct eg_partition *p) {
+    const struct eg_archive *a = p->archive;
+    uint64_t seq = a->prev != NULL ? a->prev->seq : a->seq;
+    if (p->buffers != NULL && seq >= p->first && seq <= p->active)
+        return p->base[seq % eg_partition_slots(p)];
+    if (p->buffers == NULL)
+        return eg_load_relaxed(&p->status->start_offset);
+    return (int64_t)eg_load_relaxed(&p->status->durable_end);
+}
+
+void eg_archive_lag(const struct eg_partition *p, uint64_t *records, uint64_t *bytes) {
+    *records = *bytes = 0;
+    if (p->buffers == NULL || eg_partition_failed(p))
+        return;
+    uint32_t slot = (uint32_t)(p->active % eg_partition_slots(p));
+    uint32_t n = eg_slot_buffer(eg_load_relaxed(&p->status->slot[slot]));
+    uint64_t hint = eg_load_relaxed(&eg_buffer_header(p, n)->hint); /* a producer's word */
+    int64_t lag = p->base[slot] + (int64_t)eg_hint_index(hint) - (int64_t)eg_load_relaxed(&p->status->durable_end);
+    uint64_t seq = eg_load_relaxed(&p->status->archived_seq), at = eg_hint_pos(eg_load_relaxed(&p->status->archived_at));
+    uint64_t end = p->active * eg_partition_capacity(p) + p->tail, from = seq * eg_partition_capacity(p) + at;
+    *records = lag > 0 ? (uint64_t)lag : 0;
+    *bytes = lag > 0 && end > from ? end - from : 0;
+}
+
 /* ---- beginning and end -------------------------------------------------------------------------------------------------- */
 
-int eg_archive_open(struct eg_daemon *d, struct eg_partition *p, struct eg_file_table *table) {
+int eg_archive_open(struct eg_daemon *d, struct eg_partition *p, struct eg_file_table *table, const char *unrecovered) {
     struct eg_archive *a = calloc(1, sizeof(*a));
-    if (a == NULL)
+    if (a == NULL || (unrecovered != NULL && (a->unrecovered = strdup(unrecovered)) == NULL)) {
+        free(a);
         return eg_error_set(EAGRE_E_NO_MEMORY, "topic '%s' partition %u: no memory", eg_topic_name(p->topic), p->number);
+    }
     a->d = d;
     a->p = p;
     a->files = *table;
@@ -590,16 +510,20 @@ int eg_archive_open(struct eg_daemon *d, struct eg_partition *p, struct eg_file_
                     (uint32_t)p->topic->settings.v[EG_SET_RECORD_ALIGNMENT], eg_partition_capacity(p),
                     d->config.disk_min_free_bytes);
     p->archive = a;
+    if (unrecovered != NULL)
+        eg_archive_set_state(a, EG_DISK_ERROR);
     return EAGRE_OK;
 }
 
 void eg_archive_begin(struct eg_partition *p) {
     struct eg_archive *a = p->archive;
-    uint64_t seq = eg_load_relaxed(&p->status->archived_seq), at = eg_load_relaxed(&p->status->archived_at);
-    a->start = (struct eg_place){seq, eg_hint_pos(at), eg_hint_index(at)};
-    a->start_flush = eg_load_relaxed(&p->status->archived_flush);
-    if (a->start.pos >= eg_partition_capacity(p)) { /* all of it: the ring may have let it go */
-        a->start = (struct eg_place){seq + 1, EG_SEGMENT_DATA, 0};
+    struct eg_partition_status *s = p->status;
+    uint64_t at = eg_load_relaxed(&s->archived_at), noted = eg_load_relaxed(&s->archived_seq);
+    a->start = (struct eg_place){noted, eg_hint_pos(at), eg_hint_index(at)};
+    a->start_flush = eg_load_relaxed(&s->archived_flush);
+    /* That segment is on disk to its end: and so it is if its slot is on the way to its next life. */
+    if (a->start.pos >= a->dir.capacity || noted < p->first) {
+        a->start = (struct eg_place){noted + 1 > p->first ? noted + 1 : p->first, EG_SEGMENT_DATA, 0};
         a->start_flush = 1;
     }
     a->seq = a->start.seq;
@@ -607,10 +531,16 @@ void eg_archive_begin(struct eg_partition *p) {
     while (a->files.count > 0 && eg_files_at(&a->files, a->files.count - 1)->seq >= a->seq)
         a->files.count--;
     struct eg_log_file *last = a->files.count > 0 ? eg_files_at(&a->files, a->files.count - 1) : NULL;
-    if (last != NULL && last->end < 0 && last->seq == seq)
-        last->end = last->base + (int64_t)eg_hint_index(at);
-    else if (last != NULL && last->end < 0 && a->seq >= p->first && a->seq <= p->active)
-        last->end = p->base[a->seq % eg_partition_slots(p)];
+    if (last != NULL && (last->end < 0 || last->damaged)) {
+        if (!last->damaged && last->seq == noted)
+            last->end = last->base + (int64_t)eg_hint_index(at);
+        else if (a->seq >= p->first && a->seq <= p->active)
+            last->end = p->base[a->seq % eg_partition_slots(p)];
+        else
+            last->end = (int64_t)eg_load_relaxed(&s->durable_end);
+    }
+    if (eg_archive_state_is(a, EG_DISK_FULL))
+        a->retry_ns = 0; /* a predecessor's: see for ourselves */
 }
 
 void eg_archive_close(struct eg_daemon *d, struct eg_partition *p) {
@@ -618,15 +548,19 @@ void eg_archive_close(struct eg_daemon *d, struct eg_partition *p) {
     (void)d;
     if (a == NULL)
         return;
+    eg_archive_turn_drop(a);
     p->archive = NULL;
     a->p = NULL;
+    a->left_jobs = a->jobs > 0;
     a->jobs++; /* ours */
-    job_ended(a);
+    eg_archive_job_ended(a);
 }
 
 static bool is_all_durable(const struct eg_archive *a) {
-    return a->fill.used == 0 && a->prev == NULL &&
-           (a->cur == NULL || (!a->cur->writing && !a->cur->syncing && a->cur->synced.pos == a->cur->copied.pos));
+    const struct eg_archive_file *f = a->cur;
+    if (a->fill.used > 0 || a->prev != NULL || (f != NULL && (f->writing || f->syncing || f->synced.pos != f->copied.pos)))
+        return false;
+    return a->seq > a->p->active || (a->seq == a->p->active && f == NULL && !has_records(a));
 }
 
 void eg_archive_hurry(struct eg_daemon *d, struct eg_partition *p) {
@@ -639,9 +573,9 @@ bool eg_archive_finish(struct eg_daemon *d, struct eg_partition *p) {
     struct eg_archive *a = p->archive;
     a->finishing = true;
     for (;;) {
-        if (eg_partition_failed(p) || !has_state(a, EG_DISK_OK) || !eg_slots_follow(p, eg_mono_ns()))
+        if (eg_partition_failed(p) || !eg_archive_state_is(a, EG_DISK_OK) || !eg_slots_follow(p, eg_mono_ns()))
             return false;
-        if (is_all_durable(a) && a->seq > p->active)
+        if (is_all_durable(a))
             return true;
         uint64_t before = a->cur != NULL ? a->cur->copied.pos : 0;
         int64_t due = eg_archive_work(d, p, eg_mono_ns());
@@ -649,103 +583,6 @@ bool eg_archive_finish(struct eg_daemon *d, struct eg_partition *p) {
             continue;
         if (a->jobs > 0 && eg_io_wait(d->disk_io))
             continue;
-        return is_all_durable(a) && a->seq > p->active; /* a claim that nobody publishes is in the way */
+        return is_all_durable(a); /* a claim that nobody publishes is in the way */
     }
-}
-
-/* ---- after an error ------------------------------------------------------------------------------------------------------ */
-
-struct reread {
-    struct eg_io_job job;
-    struct eg_archive *a;
-    struct eg_log_dir dir;
-    struct eg_logfile_id id;
-    uint64_t pos;
-    char text[EG_ERROR_TEXT_MAX];
-};
-
-/* In a worker: is what we said is durable really on the medium? The page cache would say yes in any case. */
-static int reread(void *arg) {
-    struct reread *r = arg;
-    struct eg_logfile l;
-    struct eg_logfile_scan scan;
-    int fd = -1, rc = EAGRE_OK;
-    uint8_t *data = NULL;
-    if (r->pos > EG_SEGMENT_DATA) {
-        rc = eg_log_dir_open(&r->dir, r->id.seq, false, &fd);
-        if (rc == EAGRE_OK && (data = malloc(r->pos)) == NULL)
-            rc = eg_error_set(EAGRE_E_NO_MEMORY, "no memory for %" PRIu64 " bytes", r->pos);
-        if (rc == EAGRE_OK)
-            posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
-        for (uint64_t at = 0; rc == EAGRE_OK && at < r->pos;) {
-            ssize_t n = pread(fd, data + at, r->pos - at, (off_t)at);
-            if (n <= 0 && !(n < 0 && errno == EINTR))
-                rc = eg_error_set(EAGRE_E_IO, "read at %" PRIu64 ": %s", at, n < 0 ? strerror(errno) : "the file ends");
-            at += n > 0 ? (uint64_t)n : 0;
-        }
-        if (rc == EAGRE_OK)
-            rc = eg_logfile_header_check(data, r->pos, &r->id, &r->id, NULL);
-        if (rc == EAGRE_OK) {
-            eg_logfile_init(&l, &r->id, data, r->pos);
-            eg_logfile_scan(&l, EG_SEGMENT_DATA, 0, 0, r->pos, &scan);
-            if (scan.good_pos < r->pos)
-                rc = eg_error_set(EAGRE_E_CORRUPT, "position %" PRIu64 ": %s", scan.good_pos, scan.reason);
-        }
-        free(data);
-        if (fd >= 0)
-            close(fd);
-    }
-    snprintf(r->text, sizeof(r->text), "%s", rc == EAGRE_OK ? "" : eg_error_text());
-    return rc == EAGRE_OK ? 0 : -EIO;
-}
-
-static void reread_done(struct eg_daemon *d, struct eg_io_job *job) {
-    struct reread *r = eg_container_of(job, struct reread, job);
-    struct eg_archive *a = r->a;
-    (void)d;
-    a->calling = false;
-    if (a->p != NULL && job->result != 0) {
-        eg_log_error("topic '%s' partition %u: cannot resume: %s/%020" PRIu64 ".log: %s", eg_topic_name(a->p->topic),
-                     a->p->number, r->dir.path, r->id.seq, r->text);
-    } else if (a->p != NULL) {
-        eg_log_info("topic '%s' partition %u: what is durable was read again and is sound; the rest is written again",
-                    eg_topic_name(a->p->topic), a->p->number);
-        if (a->cur != NULL)
-            file_free(a->cur);
-        if (a->prev != NULL)
-            file_free(a->prev);
-        a->cur = a->prev = NULL;
-        staging_free(&a->fill);
-        eg_archive_begin(a->p);
-        set_state(a, EG_DISK_OK);
-    }
-    free(r);
-    job_ended(a);
-}
-
-int eg_archive_resume(struct eg_daemon *d, struct eg_partition *p) {
-    struct eg_archive *a = p->archive;
-    if (!has_state(a, EG_DISK_ERROR))
-        return eg_error_set(EAGRE_E_STATE, "topic '%s' partition %u: its disk is in no error", eg_topic_name(p->topic),
-                            p->number);
-    if (a->calling || a->jobs > 0)
-        return eg_error_set(EAGRE_E_BUSY, "topic '%s' partition %u: something is still under way: try again",
-                            eg_topic_name(p->topic), p->number);
-    struct reread *r = calloc(1, sizeof(*r));
-    if (r == NULL)
-        return eg_error_set(EAGRE_E_NO_MEMORY, "no memory");
-    r->a = a;
-    r->dir = a->dir;
-    r->pos = eg_hint_pos(eg_load_relaxed(&p->status->archived_at));
-    r->id = (struct eg_logfile_id){.topic_uid = a->dir.topic_uid,
-                                   .partition_uid = p->uid,
-                                   .partition = p->number,
-                                   .align = a->dir.align,
-                                   .capacity = a->dir.capacity,
-                                   .seq = eg_load_relaxed(&p->status->archived_seq)};
-    r->job = (struct eg_io_job){.op = EG_IO_CALL, .call = reread, .arg = r, .done = reread_done};
-    a->calling = true;
-    a->jobs++;
-    eg_io_submit(d->disk_io, &r->job);
-    return EAGRE_OK;
 }

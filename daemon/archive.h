@@ -20,12 +20,12 @@
 
 struct eg_archive;
 
-/* For a partition of a topic with storage=disk. table: its files (taken over). The place from which the ring is
- * followed is that of the status page's notes. */
-int eg_archive_open(struct eg_daemon *d, struct eg_partition *p, struct eg_file_table *table);
-/* The ring is there: go on behind the notes. */
+/* For a partition of a topic with storage=disk. table: its files (taken over). unrecovered: NULL, or why they are not known:
+ * then it is in EG_DISK_ERROR until a daemon starts that can recover them. */
+int eg_archive_open(struct eg_daemon *d, struct eg_partition *p, struct eg_file_table *table, const char *unrecovered);
+/* The ring is there: go on behind the status page's notes. */
 void eg_archive_begin(struct eg_partition *p);
-/* What is under way ends by itself. */
+/* For good, the topic's deletion or ours. What is under way ends by itself. */
 void eg_archive_close(struct eg_daemon *d, struct eg_partition *p);
 
 /* A slice of work. When it wants to be called again, as eg_slots_work. */
@@ -40,8 +40,14 @@ bool eg_archive_finish(struct eg_daemon *d, struct eg_partition *p);
  * outcome is in the log and in the state. EAGRE_E_STATE: it is in no error. */
 int eg_archive_resume(struct eg_daemon *d, struct eg_partition *p);
 
+/* Why its files could not be recovered, or NULL. */
+const char *eg_archive_unrecovered(const struct eg_partition *p);
+/* What is published and not durable; by the producers' words, for people. */
+void eg_archive_lag(const struct eg_partition *p, uint64_t *records, uint64_t *bytes);
 /* Its files: of segments that the ring has let go, and older ones. */
 struct eg_file_table *eg_archive_files(struct eg_partition *p);
 const struct eg_log_dir *eg_archive_dir(const struct eg_partition *p);
+/* Where what is in no whole file yet begins. */
+int64_t eg_archive_base(const struct eg_partition *p);
 
 #endif

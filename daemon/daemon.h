@@ -28,6 +28,7 @@ struct eg_sessions; /* sessions.c */
 struct eg_disk_io;  /* disk_io.h */
 struct eg_recovery; /* recover.c */
 struct eg_retention; /* retention.c */
+struct eg_archive;   /* archive.h */
 
 /* What STATUS tells; kept up to date by whoever owns the figure. */
 struct eg_figures {
@@ -38,6 +39,8 @@ struct eg_figures {
     uint32_t partitions;       /* topics.c */
     uint32_t clients;          /* clients.c */
     uint32_t sessions;         /* sessions.c */
+    uint64_t disk_bytes, flushes; /* archive.c, as the next ones */
+    int64_t flush_last_ns, flush_max_ns;
 };
 
 enum eg_stop { EG_STOP_NOT = 0, EG_STOP_CLEAN, EG_STOP_KEEP };
@@ -63,7 +66,10 @@ struct eg_daemon {
     struct eg_disk_io *disk_io; /* disk.c */
     struct eg_recovery *recovery; /* recover.c: while topics are made */
     struct eg_retention *retention;
-    uint32_t archive_syncs;     /* archive.c: flushes under way that nobody waits for */
+    struct {
+        uint32_t busy;                   /* flushes under way that nobody waits for */
+        struct eg_archive *first, *last; /* who wants to do one */
+    } syncs; /* archive_turns.c */
 
     struct eg_topics *topics;
     struct eg_clients *clients;

@@ -27,7 +27,9 @@ static bool parse(const char *text, struct fault *f) {
     if (n < 2 || at == 0 || (more != 0 && more != '+'))
         return false;
     *f = (struct fault){.at = at, .on = more == '+'};
-    f->op = strcmp(op, "write") == 0 ? EG_IO_WRITE : strcmp(op, "fdatasync") == 0 ? EG_IO_DATASYNC : 0;
+    f->op = strcmp(op, "write") == 0 ? EG_IO_WRITE : strcmp(op, "fdatasync") == 0 ? EG_IO_DATASYNC
+            : strcmp(op, "writeback") == 0 ? EG_IO_WRITEBACK
+                                           : 0;
     f->error = strcmp(error, "EIO") == 0 ? EIO : strcmp(error, "ENOSPC") == 0 ? ENOSPC : strcmp(error, "EDQUOT") == 0 ? EDQUOT : 0;
     return f->error != 0 && (f->op != 0 || strcmp(op, "any") == 0);
 }

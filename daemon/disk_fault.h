@@ -1,6 +1,6 @@
 /*
  * disk_fault.h - errors of a disk that has none, for tests: EAGRE_DISK_FAULT=op:error[@n[+]], comma separated. op is
- * write, fdatasync or any; error ENOSPC, EIO or EDQUOT; n: the n-th such job (1), with + each from then on. Only in builds with
+ * write, fdatasync, writeback or any; error ENOSPC, EIO or EDQUOT; n: the n-th such job (1), with + each from then on. Only in builds with
  * fault points.
  */
 #ifndef EG_DISK_FAULT_H

@@ -5,6 +5,7 @@
 #include "disk_io.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
@@ -56,6 +57,8 @@ static int do_job(struct eg_io_job *j) {
         return write_all(j);
     case EG_IO_DATASYNC:
         return fdatasync(j->fd) == 0 ? 0 : -errno; /* never a second time */
+    case EG_IO_WRITEBACK:
+        return sync_file_range(j->fd, (off_t)j->at, (off_t)j->bytes, SYNC_FILE_RANGE_WRITE) == 0 ? 0 : -errno;
     default:
         return j->call(j->arg);
     }

@@ -15,13 +15,13 @@
 struct eg_daemon;
 struct eg_disk_io;
 
-enum eg_io_op { EG_IO_WRITE = 1, EG_IO_DATASYNC, EG_IO_CALL };
+enum eg_io_op { EG_IO_WRITE = 1, EG_IO_DATASYNC, EG_IO_WRITEBACK, EG_IO_CALL };
 
 struct eg_io_job {
     enum eg_io_op op;
     int fd;
     const void *data; /* WRITE: these bytes at this place; must stay until done */
-    size_t bytes;
+    size_t bytes;     /* WRITEBACK: this range: the kernel begins to write it to the medium, and nobody waits for that */
     uint64_t at;
     int (*call)(void *arg); /* CALL: in a worker thread; 0 or -errno. Touches nothing of the daemon's */
     void *arg;

@@ -12,9 +12,16 @@
 static int malformed(const char *what) { return eg_error_set(EAGRE_E_PROTOCOL, "a malformed %s", what); }
 
 static int check_disk(const struct eg_partition *p) {
-    if (p->archive != NULL)
-        return EAGRE_OK;
-    return eg_error_set(EAGRE_E_UNSUPPORTED, "topic '%s' has storage=memory: it has no log files", eg_topic_name(p->topic));
+    if (p->archive == NULL)
+        return eg_error_set(EAGRE_E_UNSUPPORTED, "topic '%s' has storage=memory: it has no log files", eg_topic_name(p->topic));
+    return EAGRE_OK;
+}
+
+/* And are its files known? */
+static int check_files(const struct eg_partition *p) {
+    int rc = check_disk(p);
+    const char *why = rc == EAGRE_OK ? eg_archive_unrecovered(p) : NULL;
+    return why == NULL ? rc : eg_error_set(EAGRE_E_IO, "topic '%s' partition %u: %s", eg_topic_name(p->topic), p->number, why);
 }
 
 enum where { HERE = 0, IN_RING = 1, BEFORE_START = 2, DAMAGED = 3, IN_GAP = 4 };
@@ -56,7 +63,7 @@ int eg_handle_SEGMENT(struct eg_daemon *d, struct eg_session *s, struct eg_dec *
         return malformed("SEGMENT");
     int rc = eg_find_granted(d, s, EG_ROLE_CONSUMER, uid, number, &p);
     if (rc == EAGRE_OK)
-        rc = check_disk(p);
+        rc = check_files(p);
     if (rc != EAGRE_OK)
         return rc;
     struct eg_log_file *f = NULL;
@@ -66,7 +73,6 @@ int eg_handle_SEGMENT(struct eg_daemon *d, struct eg_session *s, struct eg_dec *
         rc = eg_log_dir_open(eg_archive_dir(p), f->seq, false, &fd);
         if (rc != EAGRE_OK)
             return rc;
-        f->handed_out = true;
         r->close_after[r->nfds] = true;
         r->fds[r->nfds++] = fd;
         if (eg_log_dir_open(eg_archive_dir(p), f->seq, true, &fd) == EAGRE_OK) { /* may be missing */
@@ -110,6 +116,8 @@ int eg_handle_TRIM(struct eg_daemon *d, struct eg_session *s, struct eg_dec *in,
     if (!eg_dec_end(in) || before < -1)
         return malformed("TRIM");
     int rc = find_for_admin(d, s, name, number, &p);
+    if (rc == EAGRE_OK)
+        rc = check_files(p);
     if (rc == EAGRE_OK && before < 0)
         before = (int64_t)eg_load_relaxed(&p->status->durable_end);
     if (rc == EAGRE_OK)

@@ -1,6 +1,7 @@
 #include "disk_uring.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -46,6 +47,8 @@ bool eg_uring_submit(struct eg_uring *u, struct eg_io_job *j) {
         return false;
     if (j->op == EG_IO_DATASYNC) {
         io_uring_prep_fsync(sqe, j->fd, IORING_FSYNC_DATASYNC);
+    } else if (j->op == EG_IO_WRITEBACK) {
+        io_uring_prep_sync_file_range(sqe, j->fd, (unsigned)j->bytes, j->at, SYNC_FILE_RANGE_WRITE);
     } else {
         size_t left = j->bytes - j->so_far;
         io_uring_prep_write(sqe, j->fd, (const char *)j->data + j->so_far, left > (1u << 30) ? 1u << 30 : (unsigned)left,
@@ -53,7 +56,13 @@ bool eg_uring_submit(struct eg_uring *u, struct eg_io_job *j) {
         io_uring_sqe_set_flags(sqe, IOSQE_ASYNC); /* else the loop copies to the page cache itself */
     }
     io_uring_sqe_set_data(sqe, j);
-    return io_uring_submit(&u->ring) == 1;
+    while (io_uring_submit(&u->ring) == -EINTR) {}
+    if (io_uring_sq_ready(&u->ring) == 0)
+        return true;
+    /* The kernel did not take it now. It stays in the queue and will be taken with the next: as nothing. */
+    io_uring_prep_nop(sqe);
+    io_uring_sqe_set_data(sqe, NULL);
+    return false;
 }
 
 void eg_uring_reap(struct eg_uring *u, void (*done)(void *ctx, struct eg_io_job *job, int result), void *ctx) {
@@ -62,7 +71,8 @@ void eg_uring_reap(struct eg_uring *u, void (*done)(void *ctx, struct eg_io_job 
         struct eg_io_job *j = io_uring_cqe_get_data(cqe);
         int result = cqe->res;
         io_uring_cqe_seen(&u->ring, cqe);
-        done(ctx, j, result);
+        if (j != NULL)
+            done(ctx, j, result);
     }
 }
 

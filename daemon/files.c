@@ -126,7 +126,7 @@ static int sync_directory(const char *path) {
 
 /* ---- directories -------------------------------------------------------------------------------------------- */
 
-int eg_log_dir_make(const struct eg_log_dir *dir) {
+static int make_dir(const struct eg_log_dir *dir) {
     char path[EG_FILES_PATH];
     struct stat st;
     if (stat(dir->path, &st) == 0)
@@ -155,23 +155,36 @@ int eg_log_dir_make(const struct eg_log_dir *dir) {
     return EAGRE_OK;
 }
 
+int eg_log_dir_make(const struct eg_log_dir *dir, int *error) {
+    errno = 0;
+    int rc = make_dir(dir);
+    *error = rc == EAGRE_OK ? 0 : errno != 0 ? errno : EIO;
+    return rc;
+}
+
 static int compare_files(const void *a, const void *b) {
     const struct eg_log_file *x = a, *y = b;
     return x->seq < y->seq ? -1 : x->seq > y->seq;
 }
 
-/* What the header says; a bad one is a damaged file. */
-static void read_header(const struct eg_log_dir *dir, struct eg_log_file *f) {
+static struct eg_logfile_id expected_id(const struct eg_log_dir *dir, uint64_t seq) {
+    return (struct eg_logfile_id){.topic_uid = dir->topic_uid,
+                                  .partition_uid = dir->partition_uid,
+                                  .partition = dir->partition,
+                                  .align = dir->align,
+                                  .capacity = dir->capacity,
+                                  .seq = seq};
+}
+
+/* What the header says; a bad one is a damaged file. That it cannot be asked now is something else. */
+static int read_header(const struct eg_log_dir *dir, struct eg_log_file *f) {
     static _Thread_local uint8_t page[EG_PAGE];
     struct path p;
     struct stat st;
-    struct eg_logfile_id id, expected = {.topic_uid = dir->topic_uid,
-                                         .partition_uid = dir->partition_uid,
-                                         .partition = dir->partition,
-                                         .align = dir->align,
-                                         .capacity = dir->capacity,
-                                         .seq = f->seq};
+    struct eg_logfile_id id, expected = expected_id(dir, f->seq);
     int fd = open(segment_path(dir, f->seq, ".log", &p), O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    if (fd < 0 && errno != ELOOP)
+        return failed(p.text, "open it");
     ssize_t n = fd >= 0 ? pread(fd, page, sizeof(page), 0) : -1;
     if (fd >= 0 && fstat(fd, &st) == 0) {
         f->bytes = (uint64_t)st.st_blocks * 512;
@@ -179,9 +192,10 @@ static void read_header(const struct eg_log_dir *dir, struct eg_log_file *f) {
     }
     if (fd >= 0)
         close(fd);
-    f->damaged = n < 0 || eg_logfile_header_check(page, n > 0 ? (uint64_t)n : 0, &expected, &id, NULL) != EAGRE_OK;
+    f->damaged = n < 0 || eg_logfile_header_check(page, (uint64_t)n, &expected, &id, NULL) != EAGRE_OK;
     if (!f->damaged)
         f->base = id.base;
+    return EAGRE_OK;
 }
 
 int eg_log_dir_list(const struct eg_log_dir *dir, struct eg_file_table *out) {
@@ -202,14 +216,14 @@ int eg_log_dir_list(const struct eg_log_dir *dir, struct eg_file_table *out) {
     if (rc == EAGRE_OK && errno != 0)
         rc = failed(dir->path, "read the directory");
     closedir(all);
+    if (out->count > 0)
+        qsort(out->list, out->count, sizeof(*out->list), compare_files);
+    for (size_t i = 0; rc == EAGRE_OK && i < out->count; i++)
+        rc = read_header(dir, &out->list[i]);
     if (rc != EAGRE_OK) {
         eg_files_free(out);
         return rc;
     }
-    if (out->count > 0)
-        qsort(out->list, out->count, sizeof(*out->list), compare_files);
-    for (size_t i = 0; i < out->count; i++)
-        read_header(dir, &out->list[i]);
     for (size_t i = 0; i + 1 < out->count; i++) {
         struct eg_log_file *f = &out->list[i], *next = &out->list[i + 1];
         if (!f->damaged && !next->damaged && next->base < f->base)
@@ -222,29 +236,30 @@ int eg_log_dir_list(const struct eg_log_dir *dir, struct eg_file_table *out) {
 
 /* ---- making files --------------------------------------------------------------------------------------------- */
 
-static int check_space(const struct eg_log_dir *dir, int *error) {
+static int check_space(const struct eg_log_dir *dir, uint64_t bytes, int *error) {
     struct statvfs fs;
-    if (statvfs(dir->path, &fs) != 0)
+    if (statvfs(dir->path, &fs) != 0) {
+        *error = errno;
         return failed(dir->path, "ask for its free space");
+    }
     uint64_t free_bytes = (uint64_t)fs.f_bavail * fs.f_frsize;
-    if (free_bytes >= dir->min_free_bytes && free_bytes - dir->min_free_bytes >= dir->capacity)
+    if (free_bytes >= dir->min_free_bytes && free_bytes - dir->min_free_bytes >= bytes)
         return EAGRE_OK;
     *error = ENOSPC;
     return eg_error_set(EAGRE_E_LIMIT,
-                        "%s: a log file of %" PRIu64 " bytes would leave less than disk.min.free.bytes=%" PRIu64
+                        "%s: %" PRIu64 " bytes more of a log file would leave less than disk.min.free.bytes=%" PRIu64
                         " free (%" PRIu64 " are): make room on the disk, or lower retention.bytes",
-                        dir->path, dir->capacity, dir->min_free_bytes, free_bytes);
+                        dir->path, bytes, dir->min_free_bytes, free_bytes);
 }
 
-/* Disk space behind all of it, so that no write meets a full disk. */
-static int fill(int fd, uint64_t bytes) {
+static int fill(int fd, uint64_t from, uint64_t to) {
     static const uint8_t zeros[65536];
-    if (fallocate(fd, 0, 0, (off_t)bytes) == 0)
+    if (fallocate(fd, 0, (off_t)from, (off_t)(to - from)) == 0)
         return 0;
     if (errno != EOPNOTSUPP && errno != ENOSYS)
         return -1;
-    for (uint64_t at = 0; at < bytes;) {
-        size_t n = bytes - at < sizeof(zeros) ? (size_t)(bytes - at) : sizeof(zeros);
+    for (uint64_t at = from; at < to;) {
+        size_t n = to - at < sizeof(zeros) ? (size_t)(to - at) : sizeof(zeros);
         ssize_t done = pwrite(fd, zeros, n, (off_t)at);
         if (done < 0 && errno != EINTR)
             return -1;
@@ -253,24 +268,29 @@ static int fill(int fd, uint64_t bytes) {
     return 0;
 }
 
-int eg_log_dir_prepare(const struct eg_log_dir *dir, uint64_t recycle, int *error) {
-    struct path spare, old, making;
-    struct stat st;
+int eg_log_dir_grow(const struct eg_log_dir *dir, int fd, uint64_t from, uint64_t to, int *error) {
     *error = 0;
-    if (stat(spare_path(dir, &spare), &st) == 0 && (uint64_t)st.st_size == dir->capacity)
-        return EAGRE_OK;
-    if (recycle != EG_NO_SEQ) {
-        unlink(segment_path(dir, recycle, ".idx", &old));
-        if (stat(segment_path(dir, recycle, ".log", &old), &st) == 0 && (uint64_t)st.st_size == dir->capacity &&
-            rename(old.text, spare.text) == 0)
-            return EAGRE_OK;
+    int rc = check_space(dir, to - from, error);
+    if (rc == EAGRE_OK && fill(fd, from, to) != 0) {
+        *error = errno;
+        rc = failed(dir->path, "give a log file more room");
     }
-    int rc = check_space(dir, error);
+    return rc;
+}
+
+int eg_log_dir_prepare(const struct eg_log_dir *dir, int *error) {
+    struct path spare, making;
+    struct stat st;
+    uint64_t bytes = dir->capacity < EG_LOG_STEP ? dir->capacity : EG_LOG_STEP;
+    *error = 0;
+    if (stat(spare_path(dir, &spare), &st) == 0 && S_ISREG(st.st_mode) && (uint64_t)st.st_size == bytes)
+        return EAGRE_OK;
+    int rc = check_space(dir, bytes, error);
     if (rc != EAGRE_OK)
         return rc;
     snprintf(making.text, sizeof(making.text), "%s/.making", dir->path);
     int fd = open(making.text, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
-    if (fd < 0 || fill(fd, dir->capacity) != 0 || rename(making.text, spare.text) != 0) {
+    if (fd < 0 || fill(fd, 0, bytes) != 0 || rename(making.text, spare.text) != 0) {
         *error = errno;
         rc = failed(making.text, "make a log file");
         unlink(making.text); /* what was allocated of it goes back */
@@ -280,33 +300,59 @@ int eg_log_dir_prepare(const struct eg_log_dir *dir, uint64_t recycle, int *erro
     return rc;
 }
 
-int eg_log_dir_name(const struct eg_log_dir *dir, uint64_t seq, int *fd_out, int *error) {
+static bool write_at(int fd, const void *data, size_t bytes, off_t at) {
+    errno = ENOSPC; /* of a write that is cut short */
+    return pwrite(fd, data, bytes, at) == (ssize_t)bytes;
+}
+
+/* One that a predecessor made: is it what it is taken for? */
+static int check_same(const char *path, int fd, const struct eg_logfile_id *id) {
+    uint8_t page[EG_PAGE];
+    struct eg_logfile_id has;
+    ssize_t n = pread(fd, page, sizeof(page), 0);
+    if (n < 0)
+        return failed(path, "read its header");
+    int rc = eg_logfile_header_check(page, (uint64_t)n, id, &has, NULL);
+    if (rc == EAGRE_OK && has.base != id->base)
+        rc = eg_error_set(EAGRE_E_CORRUPT, "log file header: begins at offset %" PRId64 ", expected %" PRId64, has.base, id->base);
+    return rc == EAGRE_OK ? rc : eg_error_add(rc, "%s", path);
+}
+
+int eg_log_dir_name(const struct eg_log_dir *dir, const struct eg_logfile_id *id, int *fd_out, uint64_t *allocated,
+                    int *error) {
     struct path spare, name;
     struct stat st;
-    *error = 0;
-    if (stat(segment_path(dir, seq, ".log", &name), &st) != 0 && rename(spare_path(dir, &spare), name.text) != 0) {
-        *error = errno;
-        return failed(spare.text, "name the log file");
+    uint8_t page[EG_PAGE];
+    int rc = EAGRE_OK;
+    errno = 0;
+    int fd = open(segment_path(dir, id->seq, ".log", &name), O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+    bool there = fd >= 0;
+    if (there) {
+        rc = check_same(name.text, fd, id);
+    } else if (errno == ENOENT) {
+        eg_logfile_header_make(page, id);
+        fd = open(spare_path(dir, &spare), O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+        if (fd < 0 || !write_at(fd, page, sizeof(page), 0) || fsync(fd) != 0 || rename(spare.text, name.text) != 0)
+            rc = failed(spare.text, "make it a segment's log file");
+    } else {
+        rc = failed(name.text, "open it");
     }
-    int fd = open(name.text, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
-    if (fd < 0) {
-        *error = errno;
-        return failed(name.text, "open it");
+    if (rc == EAGRE_OK && fstat(fd, &st) != 0)
+        rc = failed(name.text, "ask for its size");
+    if (rc == EAGRE_OK && there && fsync(fd) != 0) /* whoever made it may have been cut off here */
+        rc = failed(name.text, "sync it");
+    int e = errno;
+    if (rc == EAGRE_OK) {
+        rc = sync_directory(dir->path);
+        e = errno;
     }
-    /* One that was cut to its end, and is gone on with. */
-    if (fstat(fd, &st) == 0 && (uint64_t)st.st_size < dir->capacity && fill(fd, dir->capacity) != 0) {
-        *error = errno;
-        int rc = failed(name.text, "allocate it");
-        close(fd);
-        return rc;
-    }
-    /* Its blocks' state and size, then its name. */
-    int rc = fsync(fd) == 0 ? sync_directory(dir->path) : failed(name.text, "sync it");
+    *error = rc == EAGRE_OK ? 0 : rc == EAGRE_E_CORRUPT || e == 0 ? EIO : e;
     if (rc != EAGRE_OK) {
-        *error = EIO;
-        close(fd);
+        if (fd >= 0)
+            close(fd);
         return rc;
     }
+    *allocated = (uint64_t)st.st_size < dir->capacity ? (uint64_t)st.st_size : dir->capacity;
     *fd_out = fd;
     return EAGRE_OK;
 }
@@ -318,10 +364,6 @@ int eg_log_dir_open(const struct eg_log_dir *dir, uint64_t seq, bool index, int 
         return failed(p.text, "open it");
     *fd_out = fd;
     return EAGRE_OK;
-}
-
-static bool write_at(int fd, const void *data, size_t bytes, off_t at) {
-    return pwrite(fd, data, bytes, at) == (ssize_t)bytes;
 }
 
 int eg_log_dir_put_index(const struct eg_log_dir *dir, uint64_t seq, const struct eg_logindex_header *header,
@@ -351,14 +393,47 @@ int eg_log_dir_unlink(const struct eg_log_dir *dir, uint64_t first, uint64_t las
     return EAGRE_OK;
 }
 
-int eg_topic_dir_gone(const char *data_dir, uint32_t topic_uid) {
-    char from[EG_FILES_PATH], to[EG_FILES_PATH];
+static int move_away(const char *data_dir, uint32_t topic_uid, const char *suffix) {
+    char from[EG_FILES_PATH], to[EG_FILES_PATH + 32];
     snprintf(from, sizeof(from), "%s/log/t%u", data_dir, topic_uid);
-    snprintf(to, sizeof(to), "%s/log/t%u.gone", data_dir, topic_uid);
-    if (rename(from, to) != 0)
-        return errno == ENOENT ? EAGRE_OK : failed(from, "move it away");
+    snprintf(to, sizeof(to), "%s.%s", from, suffix);
+    /* It may have come back: a file was being made while the topic went. */
+    for (unsigned n = 1; rename(from, to) != 0; n++) {
+        if (errno == ENOENT)
+            return EAGRE_OK;
+        if ((errno != ENOTEMPTY && errno != EEXIST) || n == 1000)
+            return failed(from, "move it away");
+        snprintf(to, sizeof(to), "%s.%u.%s", from, n, suffix);
+    }
     snprintf(from, sizeof(from), "%s/log", data_dir);
     return sync_directory(from);
+}
+
+int eg_topic_dir_gone(const char *data_dir, uint32_t topic_uid) { return move_away(data_dir, topic_uid, "gone"); }
+
+int eg_topic_dirs_settle(const char *data_dir, uint32_t last_uid, bool (*exists)(void *ctx, uint32_t topic_uid), void *ctx) {
+    char path[EG_FILES_PATH];
+    int rc = EAGRE_OK;
+    snprintf(path, sizeof(path), "%s/log", data_dir);
+    DIR *all = opendir(path);
+    if (all == NULL)
+        return errno == ENOENT ? EAGRE_OK : failed(path, "read the directory");
+    const struct dirent *e;
+    while (rc == EAGRE_OK && (e = readdir(all)) != NULL) {
+        size_t digits = e->d_name[0] == 't' ? strspn(e->d_name + 1, "0123456789") : 0;
+        if (digits == 0 || digits > 10 || e->d_name[1 + digits] != '\0')
+            continue;
+        uint64_t uid = strtoull(e->d_name + 1, NULL, 10);
+        if (uid > UINT32_MAX || exists(ctx, (uint32_t)uid))
+            continue;
+        if (uid > last_uid)
+            eg_log_error("%s/%s belongs to no topic that this instance has ever had: it is kept as %s.strange; eagre log can "
+                         "read it",
+                         path, e->d_name, e->d_name);
+        rc = move_away(data_dir, (uint32_t)uid, uid > last_uid ? "strange" : "gone");
+    }
+    closedir(all);
+    return rc;
 }
 
 /* Remove up to *max entries below path, and path itself when it is empty. */

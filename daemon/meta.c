@@ -492,6 +492,13 @@ struct disk_record {
     uint64_t seq, pos, log_start;
 };
 
+static void unpack(const struct disk_record *r, uint32_t partition_uid, struct eg_meta_disk *out) {
+    *out = (struct eg_meta_disk){.partition_uid = partition_uid,
+                                 .seq = le64toh(r->seq),
+                                 .pos = le64toh(r->pos),
+                                 .log_start = (int64_t)le64toh(r->log_start)};
+}
+
 int eg_meta_disk_get(struct eg_meta *m, uint32_t partition_uid, struct eg_meta_disk *out) {
     MDB_txn *txn;
     int rc = begin(m, MDB_RDONLY, &txn);
@@ -509,11 +516,30 @@ int eg_meta_disk_get(struct eg_meta *m, uint32_t partition_uid, struct eg_meta_d
         rc = failed(m, "read what is noted of a partition's files", e);
     mdb_txn_abort(txn);
     if (rc == EAGRE_OK)
-        *out = (struct eg_meta_disk){.partition_uid = partition_uid,
-                                     .seq = le64toh(r.seq),
-                                     .pos = le64toh(r.pos),
-                                     .log_start = (int64_t)le64toh(r.log_start)};
+        unpack(&r, partition_uid, out);
     return rc;
+}
+
+/* What is noted already and lies further on stays. */
+static int merge(struct eg_meta *m, MDB_txn *txn, MDB_val *key, struct eg_meta_disk *note, bool *known) {
+    MDB_val value;
+    struct disk_record r;
+    struct eg_meta_disk old;
+    int e = mdb_get(txn, m->marks, key, &value);
+    *known = e == 0;
+    if (e == 0)
+        e = mdb_get(txn, m->disk, key, &value);
+    if (e == MDB_NOTFOUND || (e == 0 && value.mv_size != sizeof(r)))
+        return EAGRE_OK;
+    if (e != 0)
+        return failed(m, "read what is noted of a partition's files", e);
+    memcpy(&r, value.mv_data, sizeof(r));
+    unpack(&r, note->partition_uid, &old);
+    int64_t start = old.log_start > note->log_start ? old.log_start : note->log_start;
+    if (old.seq > note->seq || (old.seq == note->seq && old.pos > note->pos))
+        *note = old;
+    note->log_start = start;
+    return EAGRE_OK;
 }
 
 int eg_meta_disk_put(struct eg_meta *m, const struct eg_meta_disk *all, size_t count) {
@@ -523,15 +549,31 @@ int eg_meta_disk_put(struct eg_meta *m, const struct eg_meta_disk *all, size_t c
         return rc;
     for (size_t i = 0; rc == EAGRE_OK && i < count; i++) {
         uint32_t be;
-        struct disk_record r = {.seq = htole64(all[i].seq),
-                                .pos = htole64(all[i].pos),
-                                .log_start = htole64((uint64_t)all[i].log_start)};
-        MDB_val key = uid_key(all[i].partition_uid, &be), value = {sizeof(r), &r};
+        struct eg_meta_disk note = all[i];
+        MDB_val key = uid_key(note.partition_uid, &be);
+        bool known;
+        rc = merge(m, txn, &key, &note, &known);
+        if (rc != EAGRE_OK || !known)
+            continue;
+        struct disk_record r = {.seq = htole64(note.seq),
+                                .pos = htole64(note.pos),
+                                .log_start = htole64((uint64_t)note.log_start)};
+        MDB_val value = {sizeof(r), &r};
         int e = mdb_put(txn, m->disk, &key, &value, 0);
         if (e != 0)
             rc = failed(m, "note what is on disk", e);
     }
     return end(m, txn, rc);
+}
+
+int eg_meta_last_topic(struct eg_meta *m, uint32_t *out) {
+    MDB_txn *txn;
+    int rc = begin(m, MDB_RDONLY, &txn);
+    if (rc != EAGRE_OK)
+        return rc;
+    rc = get_u32(m, txn, "last.topic", out);
+    mdb_txn_abort(txn);
+    return rc;
 }
 
 /* ---- as a service ------------------------------------------------------------------------------------------ */

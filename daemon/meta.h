@@ -67,7 +67,10 @@ struct eg_meta_disk {
     int64_t log_start;
 };
 int eg_meta_disk_get(struct eg_meta *m, uint32_t partition_uid, struct eg_meta_disk *out); /* zeros if none */
-/* One transaction. From any thread; blocks as long as the disk does. */
+/* The last topic uid that was given out. */
+int eg_meta_last_topic(struct eg_meta *m, uint32_t *out);
+/* One transaction. From any thread; blocks as long as the disk does. Nothing of it goes back, whatever order notes come in;
+ * what is not a partition (any more) is left out. */
 int eg_meta_disk_put(struct eg_meta *m, const struct eg_meta_disk *all, size_t count);
 
 #endif

@@ -11,9 +11,12 @@
 #include <numa.h>
 #endif
 
-#include "daemon.h"
+#include "archive.h"
+#include "disk_io.h"
 #include "handlers.h"
+#include "partition.h"
 #include "stalls.h"
+#include "sys/atomic.h"
 #include "sys/clock.h"
 #include "sys/errbuf.h"
 
@@ -71,6 +74,32 @@ static void quotas(const struct eg_daemon *d, struct metrics *m) {
     }
 }
 
+/* What is on its way to disk. */
+static void disk(const struct eg_daemon *d, struct metrics *m) {
+    uint64_t state[EG_DISK_ERROR + 1] = {0}, records = 0, bytes = 0;
+    for (size_t i = 0; i < d->topics->count; i++)
+        for (uint32_t k = 0; k < d->topics->list[i]->partitions; k++) {
+            const struct eg_partition *p = d->topics->list[i]->part[k];
+            uint64_t r, b;
+            if (p->archive == NULL)
+                break; /* all of a topic's are alike */
+            state[eg_load_relaxed(&p->status->disk) % (EG_DISK_ERROR + 1)]++;
+            eg_archive_lag(p, &r, &b);
+            records += r;
+            bytes += b;
+        }
+    text(m, "disk.io", eg_io_kind(d->disk_io));
+    number(m, "disk.state.ok", state[EG_DISK_OK]);
+    number(m, "disk.state.full", state[EG_DISK_FULL]);
+    number(m, "disk.state.error", state[EG_DISK_ERROR]);
+    number(m, "disk.lag.records", records);
+    number(m, "disk.lag.bytes", bytes);
+    number(m, "disk.written.bytes", d->figures.disk_bytes);
+    number(m, "disk.flushes", d->figures.flushes);
+    number(m, "disk.flush.last.us", (uint64_t)(d->figures.flush_last_ns / EG_NS_PER_US));
+    number(m, "disk.flush.max.us", (uint64_t)(d->figures.flush_max_ns / EG_NS_PER_US));
+}
+
 static uint64_t numa_nodes(void) {
 #ifdef HAVE_LIBNUMA
     if (numa_available() >= 0)
@@ -118,6 +147,7 @@ static void collect(const struct eg_daemon *d, struct metrics *m) {
     eg_stalls_so_far(d, &stalls, &kills);
     number(m, "stalls.total", stalls);
     number(m, "stalls.killed", kills);
+    disk(d, m);
     number(m, "numa.nodes", numa_nodes());
     text(m, "membarrier", d->membarrier ? "yes" : "no");
     number(m, "cpu.ms", milliseconds(use.ru_utime) + milliseconds(use.ru_stime));

@@ -83,6 +83,18 @@ static int take_index(struct eg_daemon *d, struct eg_partition *p, uint32_t inde
 
 static bool is_on_disk(const struct eg_topic *t) { return t->settings.v[EG_SET_STORAGE] == EG_STORAGE_DISK; }
 
+/* Its archiver, with the files that were recovered. That they could not be is an error of this partition alone. cold: its
+ * memory is new. */
+static int open_archive(struct eg_daemon *d, struct eg_partition *p, bool cold, struct eg_recovered *found) {
+    int rc = eg_recover_take(d, p->uid, cold, found);
+    if (rc != EAGRE_OK)
+        eg_log_error("topic '%s' partition %u: nothing can be read from it or produced to it: %s", eg_topic_name(p->topic), p->number,
+                     eg_error_text());
+    int opened = eg_archive_open(d, p, &found->files, rc != EAGRE_OK ? eg_error_text() : NULL);
+    eg_files_free(&found->files);
+    return opened;
+}
+
 /* Where the log goes on, with new memory. */
 static int note_start(struct eg_daemon *d, struct eg_partition *p) {
     struct eg_partition_status *s = p->status;
@@ -90,15 +102,21 @@ static int note_start(struct eg_daemon *d, struct eg_partition *p) {
     int64_t log_start = p->mark.end, start = p->mark.end;
     uint64_t seq = p->mark.seq;
     if (is_on_disk(p->topic)) {
-        int rc = eg_recover_take(d, p->uid, true, &found);
-        if (rc == EAGRE_OK)
-            rc = eg_archive_open(d, p, &found.files);
+        int rc = open_archive(d, p, true, &found);
         if (rc != EAGRE_OK)
             return rc;
-        /* Offsets that somebody may have seen, and that are lost, are not given out again. */
-        start = p->mark.clean && p->mark.end == found.end ? found.end : start > found.end ? start : found.end;
+        /* The mark is exact after a clean stop. Else it lies beyond every offset that somebody may have seen: those that are
+         * lost are not given out again. */
+        start = start > found.end ? start : found.end;
         log_start = found.log_start < found.end ? found.log_start : start;
         seq = found.next_seq > seq ? found.next_seq : seq;
+        /* A predecessor may have been here, before anybody used it: what it said stays true. */
+        if (eg_archive_unrecovered(p) != NULL)
+            log_start = 0;
+        else
+            eg_store_relaxed(&s->disk, EG_DISK_OK);
+        int64_t said = (int64_t)eg_load_relaxed(&s->log_start);
+        log_start = log_start > said ? log_start : said;
     }
     eg_store_relaxed(&s->log_start, (uint64_t)log_start);
     eg_store_relaxed(&s->start_offset, start);
@@ -179,6 +197,8 @@ int eg_partition_open(struct eg_daemon *d, struct eg_partition *p) {
             eg_topic_name(t), p->number);
     if (p->buffers != NULL)
         return EAGRE_OK;
+    if (p->archive != NULL && eg_archive_unrecovered(p) != NULL)
+        return eg_error_set(EAGRE_E_IO, "topic '%s' partition %u: %s", eg_topic_name(t), p->number, eg_archive_unrecovered(p));
     p->buffers = malloc(EG_BUFFERS_MAX * sizeof(*p->buffers));
     if (p->buffers == NULL)
         return eg_error_set(EAGRE_E_NO_MEMORY, "topic '%s': no memory for partition %u",
@@ -374,11 +394,12 @@ int eg_partition_take(struct eg_daemon *d, struct eg_topic *t, uint32_t number, 
         rc = eg_meta_mark_get(d->meta, uid, &p->mark);
     if (rc == EAGRE_OK)
         rc = take_index(d, p, p->status->index);
+    bool opened = true; /* else: never, or cut off before anybody got a buffer */
+    for (uint32_t i = 0; i < slots; i++)
+        opened &= eg_load_relaxed(&p->status->slot[i]) != 0;
     if (rc == EAGRE_OK && is_on_disk(t)) {
         struct eg_recovered found = {0};
-        rc = eg_recover_take(d, uid, false, &found);
-        if (rc == EAGRE_OK)
-            rc = eg_archive_open(d, p, &found.files);
+        rc = opened ? open_archive(d, p, false, &found) : note_start(d, p);
         if (rc != EAGRE_OK)
             d->topics->by_index[p->index] = NULL;
     }
@@ -387,10 +408,7 @@ int eg_partition_take(struct eg_daemon *d, struct eg_topic *t, uint32_t number, 
         return rc;
     }
     *out = p;
-    bool opened = true;
-    for (uint32_t i = 0; i < slots; i++)
-        opened &= eg_load_relaxed(&p->status->slot[i]) != 0;
-    if (!opened) { /* never, or cut off before anybody got a buffer */
+    if (!opened) {
         for (uint32_t i = 0; i < slots; i++)
             eg_store_relaxed(&p->status->slot[i], 0);
         for (uint32_t n = 0; n < EG_BUFFERS_MAX; n++)
@@ -400,6 +418,7 @@ int eg_partition_take(struct eg_daemon *d, struct eg_topic *t, uint32_t number, 
     p->buffers = malloc(EG_BUFFERS_MAX * sizeof(*p->buffers));
     if (p->buffers == NULL) {
         d->topics->by_index[p->index] = NULL;
+        eg_archive_close(d, p);
         free(p);
         return eg_error_set(EAGRE_E_NO_MEMORY, "topic '%s': no memory for partition %u",
                             eg_topic_name(t), number);

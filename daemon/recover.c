@@ -16,6 +16,7 @@
 #include "settings.h"
 #include "sys/clock.h"
 #include "sys/errbuf.h"
+#include "sys/faultpoint.h"
 #include "topics.h"
 
 #define THREADS_MAX 16
@@ -44,6 +45,8 @@ static int read_file(int fd, const char *path, uint8_t **out, uint64_t *bytes) {
     struct stat st;
     if (fstat(fd, &st) != 0)
         return eg_error_set(EAGRE_E_IO, "%s: %s", path, strerror(errno));
+    if (!S_ISREG(st.st_mode) || (uint64_t)st.st_size > EG_SEGMENT_BYTES_MAX)
+        return eg_error_set(EAGRE_E_CORRUPT, "%s: this is no log file", path);
     uint8_t *data = mmap(NULL, (size_t)st.st_size + 1, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (data == MAP_FAILED)
         return eg_error_set(EAGRE_E_NO_MEMORY, "%s: no memory for its %lld bytes", path, (long long)st.st_size);
@@ -63,25 +66,88 @@ static int read_file(int fd, const char *path, uint8_t **out, uint64_t *bytes) {
     return EAGRE_OK;
 }
 
+/* One of the files, read; l: over it. data is to be unmapped (bytes + 1 of it). */
+struct loaded {
+    int fd;
+    uint8_t *data;
+    uint64_t bytes;
+    struct eg_logfile l;
+    char path[EG_FILES_PATH + 64];
+};
+
+static int load(const struct job *j, const struct eg_log_file *f, bool writable, struct loaded *out) {
+    struct eg_logfile_id id = {.topic_uid = j->dir.topic_uid,
+                               .partition_uid = j->dir.partition_uid,
+                               .partition = j->dir.partition,
+                               .align = j->dir.align,
+                               .capacity = j->dir.capacity,
+                               .seq = f->seq,
+                               .base = f->base};
+    snprintf(out->path, sizeof(out->path), "%s/%020" PRIu64 ".log", j->dir.path, f->seq);
+    out->fd = open(out->path, (writable ? O_RDWR : O_RDONLY) | O_CLOEXEC | O_NOFOLLOW);
+    if (out->fd < 0)
+        return eg_error_set(EAGRE_E_IO, "%s: %s", out->path, strerror(errno));
+    int rc = read_file(out->fd, out->path, &out->data, &out->bytes);
+    if (rc != EAGRE_OK)
+        close(out->fd);
+    else
+        eg_logfile_init(&out->l, &id, out->data, out->bytes);
+    return rc;
+}
+
+static void unload(struct loaded *x) {
+    munmap(x->data, x->bytes + 1);
+    close(x->fd);
+}
+
+/* One behind the last record that is good, or would be if nothing was damaged before it. */
+static uint64_t end_index(const struct eg_logfile_scan *s) {
+    return s->verdict == EG_FILE_DAMAGED && s->behind_index > s->good_index ? s->behind_index : s->good_index;
+}
+
+/* The index, of what is good: an old one would lead behind it. */
+static void put_index(const struct job *j, uint64_t seq, const struct eg_logfile *l, uint64_t end) {
+    uint64_t max = eg_logindex_entries_max(l->capacity) + 1;
+    struct eg_logindex_entry *entries = malloc(max * sizeof(*entries));
+    struct eg_logindex_builder b;
+    struct eg_logindex_header h;
+    struct eg_logfile_id id = {.topic_uid = j->dir.topic_uid,
+                               .partition_uid = j->dir.partition_uid,
+                               .partition = j->dir.partition,
+                               .align = l->align,
+                               .capacity = l->capacity,
+                               .seq = seq,
+                               .base = l->base};
+    eg_logindex_header_make(&h, &id);
+    uint32_t count = entries != NULL ? eg_logindex_rebuild(l, end, &b, entries, max) : 0;
+    if (eg_log_dir_put_index(&j->dir, seq, &h, entries, count) != EAGRE_OK)
+        eg_log_warning("%s", eg_error_text()); /* one can do without */
+    free(entries);
+}
+
 /* Make what was accepted durable, and what was not gone. Then the end of the segment is said: offsets between it and the
  * next one were given to nobody who was told that they are on disk. */
-static int cut(const struct job *j, const char *path, int fd, const struct eg_logfile *l, const struct eg_logfile_scan *s) {
-    uint64_t end = s->data_end, left = l->capacity - end, word = 0;
+static int cut(const struct job *j, uint64_t seq, const struct loaded *x, const struct eg_logfile_scan *s) {
+    const struct eg_logfile *l = &x->l;
+    uint64_t end = s->data_end, left = l->capacity - end;
     uint64_t frame[EG_FRAME_HEADER / 8] = {0};
     struct eg_logfile_frame out = {0};
     size_t bytes = 0;
-    if (left >= sizeof(word)) {
-        struct { _Alignas(8) uint8_t bytes[EG_FRAME_HEADER]; } eos = {{0}};
-        word = eg_word_make(EG_PUBLISHED, EG_KIND_EOS, false, left, 0, 0);
-        int rc = eg_logfile_frame_write(l, (uint8_t *)frame, (const struct eg_frame *)(const void *)&eos, word, end, s->good_index,
-                                        s->flush != 0 ? s->flush : 1, &out);
+    put_index(j, seq, l, end);
+    if (left >= sizeof(uint64_t)) {
+        uint64_t eos[EG_FRAME_HEADER / 8] = {0}, word = eg_word_make(EG_PUBLISHED, EG_KIND_EOS, false, left, 0, 0);
+        int rc = eg_logfile_frame_write(l, (uint8_t *)frame, (const struct eg_frame *)(const void *)eos, word, end,
+                                        s->good_index, s->flush != 0 ? s->flush : 1, &out);
         if (rc != EAGRE_OK)
             return rc;
         bytes = eg_logfile_bytes(&out);
     }
-    if (ftruncate(fd, (off_t)end) != 0 || fsync(fd) != 0 || pwrite(fd, frame, bytes, (off_t)end) != (ssize_t)bytes ||
-        fsync(fd) != 0)
-        return eg_error_set(EAGRE_E_IO, "%s: cannot cut it to %" PRIu64 " bytes: %s", path, end, strerror(errno));
+    if (ftruncate(x->fd, (off_t)end) != 0 || fsync(x->fd) != 0)
+        return eg_error_set(EAGRE_E_IO, "%s: cannot cut it to %" PRIu64 " bytes: %s", x->path, end, strerror(errno));
+    EG_FAULT("recover.cut");
+    errno = ENOSPC; /* of a write that is cut short */
+    if (pwrite(x->fd, frame, bytes, (off_t)end) != (ssize_t)bytes || fsync(x->fd) != 0)
+        return eg_error_set(EAGRE_E_IO, "%s: cannot write its end: %s", x->path, strerror(errno));
     int dir = open(j->dir.path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     int rc = dir >= 0 && fsync(dir) == 0 ? EAGRE_OK
                                          : eg_error_set(EAGRE_E_IO, "%s: cannot sync it: %s", j->dir.path, strerror(errno));
@@ -104,112 +170,89 @@ static void report(const struct job *j, const struct eg_log_file *f, const struc
                      s->behind_records, f->base + (int64_t)(s->next_pos != 0 ? s->next_index : s->good_index));
 }
 
-/* The last file: where does its good part end? It is dropped from the table if nothing was ever in it. */
-static int check_last(struct job *j, bool *dropped) {
-    struct eg_file_table *t = &j->result.files;
-    struct eg_log_file *f = eg_files_at(t, t->count - 1);
-    const struct eg_log_file *before = t->count > 1 ? eg_files_at(t, t->count - 2) : NULL;
-    char path[EG_FILES_PATH + 64];
-    uint8_t *data = NULL;
-    uint64_t bytes = 0;
-    bool noted = j->noted.seq == f->seq && j->noted.pos > EG_SEGMENT_DATA;
-    struct eg_logfile l;
-    struct eg_logfile_scan s;
-    snprintf(path, sizeof(path), "%s/%020" PRIu64 ".log", j->dir.path, f->seq);
-    int fd = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
-    int rc = fd >= 0 ? read_file(fd, path, &data, &bytes) : eg_error_set(EAGRE_E_IO, "%s: %s", path, strerror(errno));
-    if (rc != EAGRE_OK) {
-        if (fd >= 0)
-            close(fd);
-        return rc;
-    }
-    if (f->damaged) /* its header: it may be that nothing was written yet. Then its place in the log is still known. */
-        f->base = before != NULL ? before->end : 0;
-    struct eg_logfile_id id = {.topic_uid = j->dir.topic_uid,
-                               .partition_uid = j->dir.partition_uid,
-                               .partition = j->dir.partition,
-                               .align = j->dir.align,
-                               .capacity = j->dir.capacity,
-                               .seq = f->seq,
-                               .base = f->base};
-    eg_logfile_init(&l, &id, data, bytes);
-    /* All of it, though what lies below the mark should be good: so damage there is found, too. */
-    eg_logfile_scan(&l, EG_SEGMENT_DATA, 0, 0, noted ? j->noted.pos : EG_SEGMENT_DATA, &s);
-    if (f->damaged && s.verdict != EG_FILE_DAMAGED && s.good_pos <= EG_SEGMENT_DATA && s.behind_records == 0 && !noted) {
-        /* It was made, and not written to. */
-        *dropped = true;
-        rc = unlink(path) == 0 || errno == ENOENT ? EAGRE_OK : eg_error_set(EAGRE_E_IO, "%s: %s", path, strerror(errno));
-        if (rc == EAGRE_OK)
-            t->count--;
-    } else {
-        uint64_t end = s.good_index > s.behind_index || s.verdict != EG_FILE_DAMAGED ? s.good_index : s.behind_index;
-        f->end = f->base + (int64_t)end;
-        report(j, f, &s);
-        if (s.verdict != EG_FILE_DAMAGED && !f->damaged && (!s.sealed || s.verdict == EG_FILE_TORN))
-            rc = cut(j, path, fd, &l, &s);
-        else if (fsync(fd) != 0)
-            rc = eg_error_set(EAGRE_E_IO, "%s: cannot sync it: %s", path, strerror(errno));
-    }
-    munmap(data, bytes + 1);
-    close(fd);
-    return rc;
-}
-
-/* A file whose header is damaged, in the middle: where it begins is where the one before ends, which only its frames tell. */
+/* A file whose header is damaged: it begins where the one before ends, which only that one's frames tell. */
 static int place_damaged(struct job *j, size_t i) {
     struct eg_file_table *t = &j->result.files;
     struct eg_log_file *f = eg_files_at(t, i), *before = i > 0 ? eg_files_at(t, i - 1) : NULL;
-    struct eg_log_file *next = eg_files_at(t, i + 1);
+    const struct eg_log_file *next = eg_files_at(t, i + 1);
+    struct eg_logfile_scan s;
+    struct loaded x;
     eg_log_error("topic '%s' partition %u: %s/%020" PRIu64 ".log: its header is damaged: its records cannot be read; see eagre log "
                  "verify",
                  j->topic, j->dir.partition, j->dir.path, f->seq);
-    f->base = 0;
-    if (before != NULL && before->damaged) {
-        f->base = before->base;
-    } else if (before != NULL) {
-        char path[EG_FILES_PATH + 64];
-        uint8_t *data = NULL;
-        uint64_t bytes = 0;
-        struct eg_logfile_id id;
-        struct eg_logfile l;
-        struct eg_logfile_scan s;
-        snprintf(path, sizeof(path), "%s/%020" PRIu64 ".log", j->dir.path, before->seq);
-        int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-        int rc = fd >= 0 ? read_file(fd, path, &data, &bytes) : eg_error_set(EAGRE_E_IO, "%s: %s", path, strerror(errno));
-        if (fd >= 0)
-            close(fd);
+    f->base = before != NULL && before->damaged ? before->base : 0;
+    if (before != NULL && !before->damaged) {
+        int rc = load(j, before, false, &x);
         if (rc != EAGRE_OK)
             return rc;
-        rc = eg_logfile_header_check(data, bytes, NULL, &id, NULL);
-        if (rc == EAGRE_OK) {
-            eg_logfile_init(&l, &id, data, bytes);
-            eg_logfile_scan(&l, EG_SEGMENT_DATA, 0, 0, EG_SEGMENT_DATA, &s);
-            before->end = before->base + (int64_t)(s.good_index > s.behind_index ? s.good_index : s.behind_index);
-            f->base = before->end;
-        }
-        munmap(data, bytes + 1);
-        if (rc != EAGRE_OK)
-            return rc;
+        eg_logfile_scan(&x.l, EG_SEGMENT_DATA, 0, 0, EG_SEGMENT_DATA, &s);
+        unload(&x);
+        f->base = before->end = before->base + (int64_t)end_index(&s);
     }
     f->end = next != NULL && !next->damaged ? next->base : f->base;
     return EAGRE_OK;
+}
+
+/* Everything before this place of the file is known to be durable. */
+static uint64_t mark_of(const struct job *j, const struct eg_log_file *f) {
+    if (f->seq < j->noted.seq)
+        return j->dir.capacity;
+    return f->seq == j->noted.seq && j->noted.pos > EG_SEGMENT_DATA ? j->noted.pos : EG_SEGMENT_DATA;
+}
+
+/* The last file: where does its good part end? It is removed if nothing good was ever in it. */
+static int check_last(struct job *j, bool *dropped) {
+    struct eg_file_table *t = &j->result.files;
+    struct eg_log_file *f = eg_files_at(t, t->count - 1);
+    uint64_t mark = mark_of(j, f);
+    struct eg_logfile_scan s;
+    struct loaded x;
+    int rc = f->damaged ? place_damaged(j, t->count - 1) : EAGRE_OK;
+    if (rc == EAGRE_OK)
+        rc = load(j, f, true, &x);
+    if (rc != EAGRE_OK)
+        return rc;
+    eg_logfile_scan(&x.l, EG_SEGMENT_DATA, 0, 0, mark, &s);
+    report(j, f, &s);
+    f->end = f->base + (int64_t)end_index(&s);
+    if (s.verdict != EG_FILE_DAMAGED && s.good_pos <= EG_SEGMENT_DATA && s.behind_records == 0 && mark <= EG_SEGMENT_DATA) {
+        *dropped = true;
+        rc = eg_log_dir_unlink(&j->dir, f->seq, f->seq);
+        t->count -= rc == EAGRE_OK;
+    } else if (s.verdict != EG_FILE_DAMAGED && !f->damaged && !s.sealed) {
+        rc = cut(j, f->seq, &x, &s);
+    } else if (fsync(x.fd) != 0) {
+        rc = eg_error_set(EAGRE_E_IO, "%s: cannot sync it: %s", x.path, strerror(errno));
+    }
+    unload(&x);
+    return rc;
+}
+
+/* What was written and not finished when the note was made must be there: it was on disk. */
+static void look_for_noted(const struct job *j) {
+    if (j->noted.pos > EG_SEGMENT_DATA && j->noted.pos < j->dir.capacity &&
+        eg_files_by_seq(&j->result.files, j->noted.seq) == NULL)
+        eg_log_error("topic '%s' partition %u: %s/%020" PRIu64 ".log is missing: %" PRIu64 " bytes of it were on disk",
+                     j->topic, j->dir.partition, j->dir.path, j->noted.seq, j->noted.pos);
 }
 
 static int recover_one(struct job *j, bool cold) {
     struct eg_recovered *r = &j->result;
     int rc = eg_log_dir_list(&j->dir, &r->files);
     bool dropped = true;
-    for (size_t i = 0; rc == EAGRE_OK && i + 1 < r->files.count; i++) {
-        const struct eg_log_file *f = eg_files_at(&r->files, i);
-        if (f->damaged && f->seq < j->noted.seq)
+    if (rc == EAGRE_OK)
+        look_for_noted(j);
+    for (size_t i = 0; rc == EAGRE_OK && i + cold < r->files.count; i++) /* cold: the last one comes below */
+        if (eg_files_at(&r->files, i)->damaged)
             rc = place_damaged(j, i);
-    }
     while (rc == EAGRE_OK && cold && dropped && r->files.count > 0) {
         dropped = false;
         rc = check_last(j, &dropped);
     }
-    if (rc != EAGRE_OK)
+    if (rc != EAGRE_OK) {
+        eg_files_free(&r->files);
         return rc;
+    }
     const struct eg_log_file *first = eg_files_at(&r->files, 0);
     const struct eg_log_file *last = r->files.count > 0 ? eg_files_at(&r->files, r->files.count - 1) : NULL;
     r->end = last != NULL ? last->end : 0;
@@ -324,8 +367,7 @@ int eg_recover_take(struct eg_daemon *d, uint32_t partition_uid, bool cold, stru
             snprintf(j->text, sizeof(j->text), "%s", eg_error_text());
     }
     if (j->status != EAGRE_OK)
-        return eg_error_set(j->status, "topic '%s' partition %u: its log files cannot be recovered: %s", j->topic,
-                            j->dir.partition, j->text);
+        return eg_error_set(j->status, "its log files cannot be recovered: %s", j->text);
     *out = j->result;
     j->result.files = (struct eg_file_table){0};
     return EAGRE_OK;

@@ -19,7 +19,7 @@
 
 struct eg_retention {
     int64_t look_ns, note_ns;
-    bool noting, sweeping, sweep_again;
+    bool noting;
     uint32_t jobs;
 };
 
@@ -76,7 +76,7 @@ static void remove_below_start(struct eg_daemon *d, struct eg_partition *p) {
     struct eg_file_table *t = eg_archive_files(p);
     int64_t start = (int64_t)eg_load_relaxed(&p->status->log_start);
     const struct eg_log_file *f = eg_files_at(t, 0);
-    if (p->removing || f == NULL || f->end > start)
+    if (p->removing || f == NULL || f->end < 0 || f->end > start)
         return;
     struct removal *r = calloc(1, sizeof(*r));
     if (r == NULL)
@@ -85,7 +85,7 @@ static void remove_below_start(struct eg_daemon *d, struct eg_partition *p) {
     r->dir = *eg_archive_dir(p);
     r->note = note_of(p);
     r->first = f->seq;
-    for (uint32_t n = 0; n < UNLINK_MAX && (f = eg_files_at(t, 0)) != NULL && f->end <= start; n++) {
+    for (uint32_t n = 0; n < UNLINK_MAX && (f = eg_files_at(t, 0)) != NULL && f->end >= 0 && f->end <= start; n++) {
         r->last = f->seq;
         eg_files_drop_first(t);
     }
@@ -101,10 +101,9 @@ int eg_retention_trim(struct eg_daemon *d, struct eg_partition *p, int64_t befor
         return eg_error_set(EAGRE_E_OFFSET_OUT_OF_RANGE,
                             "topic '%s' partition %u: offset %" PRId64 " lies beyond %" PRId64 ", up to where it is on disk",
                             eg_topic_name(p->topic), p->number, before, durable);
-    if (before <= (int64_t)eg_load_relaxed(&p->status->log_start))
-        return EAGRE_OK;
+    /* Noted in any case: that it lies there may not be durable yet. */
     struct eg_meta_disk note = note_of(p);
-    note.log_start = before;
+    note.log_start = note.log_start > before ? note.log_start : before;
     int rc = eg_meta_disk_put(d->meta, &note, 1);
     if (rc != EAGRE_OK)
         return rc;
@@ -126,10 +125,13 @@ static void expire(struct eg_partition *p, int64_t now) {
         const struct eg_log_file *f = eg_files_at(t, i);
         bool old = ms >= 0 && now - f->written_ns >= ms * EG_NS_PER_MS;
         bool over = bytes >= 0 && held - f->bytes >= (uint64_t)bytes;
-        if (!old && !over)
+        if ((!old && !over) || f->end < 0)
             break;
         held -= f->bytes;
-        move_start(p, f->end);
+        /* Behind it may be a gap. */
+        const struct eg_log_file *next = eg_files_at(t, i + 1);
+        int64_t begins = next != NULL ? next->base : eg_archive_base(p);
+        move_start(p, begins > f->end ? begins : f->end);
     }
 }
 
@@ -260,11 +262,20 @@ void eg_retention_forget_topic(struct eg_daemon *d, uint32_t topic_uid) { sweep(
 
 /* ---- the service -------------------------------------------------------------------------------------------------------- */
 
+static bool topic_exists(void *ctx, uint32_t topic_uid) { return eg_topic_by_uid(ctx, topic_uid) != NULL; }
+
 static int start(struct eg_daemon *d) {
     d->retention = calloc(1, sizeof(*d->retention));
     if (d->retention == NULL)
         return eg_error_set(EAGRE_E_NO_MEMORY, "no memory for retention");
-    sweep(d, 0); /* what an earlier daemon left */
+    /* What an earlier daemon left. That it cannot be had is no reason not to serve. */
+    uint32_t last = 0;
+    int rc = eg_meta_last_topic(d->meta, &last);
+    if (rc == EAGRE_OK)
+        rc = eg_topic_dirs_settle(d->config.dir, last, topic_exists, d);
+    if (rc != EAGRE_OK)
+        eg_log_error("%s", eg_error_text());
+    sweep(d, 0);
     return EAGRE_OK;
 }
 

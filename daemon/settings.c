@@ -8,6 +8,8 @@
 #include "placement.h"
 #include "sys/errbuf.h"
 
+#define RETENTION_DISK_MS INT64_C(604800000) /* as Kafka */
+
 enum type { NUMBER, SIZE, CHOICE, NUMA, ACCESS };
 
 static const struct row {
@@ -75,17 +77,16 @@ static const struct row {
                         {"disk", "memory"},
                         "disk: in log files, too; they survive the host, and retention decides how long they "
                         "stay. memory: in the ring alone."},
-    [EG_SET_RETENTION_MS] =
-        {"retention.ms",
-         NUMBER,
-         true,
-         "-1",
-         NULL,
-         -1,
-         INT64_MAX / 1000000,
-         0,
-         {0},
-         "A full segment is let go when its last record is older. -1: no limit."},
+    [EG_SET_RETENTION_MS] = {"retention.ms",
+                             NUMBER,
+                             true,
+                             NULL,
+                             "604800000 (7 days) with storage=disk, -1 with storage=memory",
+                             -1,
+                             INT64_MAX / 1000000,
+                             0,
+                             {0},
+                             "A full segment is let go when its last record is older. -1: no limit."},
     [EG_SET_RETENTION_BYTES] = {"retention.bytes",
                                 SIZE,
                                 true,
@@ -400,6 +401,8 @@ int eg_settings_finish(struct eg_settings *s, const char *topic) {
             ": a record and its header of %u bytes take at most an eighth of segment.bytes=%s",
             topic, s->v[EG_SET_MAX_MESSAGE_BYTES], largest, EG_FRAME_HEADER,
             eg_print_size((uint64_t)segment, seg, sizeof(seg)));
+    if (!s->given[EG_SET_RETENTION_MS])
+        s->v[EG_SET_RETENTION_MS] = s->v[EG_SET_STORAGE] == EG_STORAGE_DISK ? RETENTION_DISK_MS : -1;
     if (!s->given[EG_SET_PINNED_BYTES_MAX])
         s->v[EG_SET_PINNED_BYTES_MAX] = 2 * segment;
     if (s->v[EG_SET_HUGEPAGES] == EG_HUGEPAGES_HUGETLB) {

@@ -1,6 +1,7 @@
 /*
  * cmd_log.h - what the `eagre log` commands share: finding log files and looking at them. They work on
- * files alone, so they need no daemon. Failures to read are told where they are met.
+ * files alone, so they need no daemon. Failures to read are told where they are met. With --keeper they look at
+ * memory instead: ring.h.
  */
 #ifndef EAGRE_TOOLS_CMD_LOG_H
 #define EAGRE_TOOLS_CMD_LOG_H
@@ -8,6 +9,10 @@
 #include "cli.h"
 #include "log/logindex.h"
 #include "output.h"
+
+#define LOG_OPTION_KEEPER 1100
+#define LOG_KEEPER_OPTION                                                                          \
+    { "keeper", required_argument, NULL, LOG_OPTION_KEEPER }
 
 struct log_file {
     uint64_t seq;

@@ -6,6 +6,7 @@
 
 #include "cmd_log.h"
 #include "format.h"
+#include "ring.h"
 
 struct dump {
     struct cli *c;
@@ -20,19 +21,20 @@ struct dump {
 
 static bool is_full(const struct dump *d) { return d->count > 0 && d->printed == d->count; }
 
-static void print(struct dump *d, const struct log_look *k, const struct eg_logfile_frame *f) {
+static void print(struct dump *d, uint32_t topic_uid, uint32_t partition, int64_t offset,
+                  const struct eg_frame_view *v) {
     char topic[16];
-    snprintf(topic, sizeof(topic), "t%u", k->id.topic_uid);
+    snprintf(topic, sizeof(topic), "t%u", topic_uid);
     eagre_record_t r = {.topic = topic,
-                        .partition = (int32_t)k->id.partition,
-                        .offset = k->id.base + f->index,
-                        .timestamp_ns = f->view.timestamp_ns,
-                        .key = f->view.key,
-                        .key_len = f->view.key_length,
-                        .value = f->view.value,
-                        .value_len = f->view.value_length,
-                        .headers = f->view.headers,
-                        .headers_len = f->view.headers_length};
+                        .partition = (int32_t)partition,
+                        .offset = offset,
+                        .timestamp_ns = v->timestamp_ns,
+                        .key = v->key,
+                        .key_len = v->key_length,
+                        .value = v->value,
+                        .value_len = v->value_length,
+                        .headers = v->headers,
+                        .headers_len = v->headers_length};
     if (r.offset < d->from)
         return;
     if (d->json) {
@@ -53,7 +55,7 @@ static int dump(struct dump *d, const struct log_look *k) {
     while (!is_full(d)) {
         enum eg_logfile_step step = eg_logfile_next(&it);
         if (step == EG_STEP_RECORD)
-            print(d, k, &it.frame);
+            print(d, k->id.topic_uid, k->id.partition, k->id.base + it.frame.index, &it.frame.view);
         if (step == EG_STEP_RECORD || step == EG_STEP_PAD)
             continue;
         if (step == EG_STEP_END || !eg_logfile_find(&k->l, it.pos, it.index, &next))
@@ -91,19 +93,82 @@ static int each(struct log_partition *p, void *ctx) {
     return code;
 }
 
+/* ---- memory --------------------------------------------------------------------------------------------- */
+
+static void note(struct dump *d, const struct ring_partition *p, const struct ring_segment *s,
+                 const struct ring_walk *w, const char *text) {
+    out_flush(&d->out);
+    cli_error(d->c, "t%u/%u: segment %" PRIu64 ", position %" PRIu64 ", offset %" PRId64 ": %s",
+              p->topic_uid, p->number, s->seq, w->pos, s->base + (int64_t)w->index, text);
+}
+
+static void note_claim(struct dump *d, const struct ring_partition *p, const struct ring_segment *s,
+                       const struct ring_walk *w) {
+    char owner[RING_OWNER_MAX], text[128];
+    ring_owner(p, w->owner, owner);
+    snprintf(text, sizeof(text), "%u claimed, not published, by %s", w->count, owner);
+    note(d, p, s, w, text);
+}
+
+/* What consumers would read, and more: what lies behind an open claim. */
+static int dump_ring(struct dump *d, const struct ring_partition *p, const struct ring_segment *s) {
+    struct ring_walk w;
+    int code = CLI_OK;
+    ring_walk_init(&w, p, s);
+    while (!is_full(d)) {
+        enum ring_step step = ring_next(&w);
+        int64_t offset = s->base + (int64_t)w.index;
+        if (step == RING_RECORD && offset >= p->log_start) {
+            print(d, p->topic_uid, p->number, offset, &w.view);
+        } else if (step == RING_CLAIM && offset + w.count > d->from) {
+            note_claim(d, p, s, &w);
+        } else if (step == RING_DAMAGED || step == RING_BROKEN) {
+            note(d, p, s, &w, w.reason);
+            code = CLI_FAILED;
+        }
+        if (step == RING_END || step == RING_NOTHING || step == RING_BROKEN)
+            break;
+    }
+    return code;
+}
+
+static int each_ring(struct ring_partition *p, void *ctx) {
+    struct dump *d = ctx;
+    int code = CLI_OK;
+    for (uint32_t i = 0; i < p->count && !is_full(d); i++) {
+        const struct ring_segment *s = &p->segments[i];
+        int this = CLI_OK;
+        if (s->problem[0] != '\0') {
+            out_flush(&d->out);
+            cli_error(d->c, "t%u/%u: segment %" PRIu64 ": %s", p->topic_uid, p->number, s->seq,
+                      s->problem);
+            this = CLI_FAILED;
+        } else if (s->data != NULL && s->base != EG_BASE_UNSET) {
+            this = dump_ring(d, p, s);
+        }
+        code = code == CLI_OK ? this : code;
+    }
+    return code;
+}
+
 int cmd_log_dump(struct cli *c, int argc, char **argv) {
     static const struct option longs[] = {{"offset", required_argument, NULL, 'o'},
                                           {"count", required_argument, NULL, 'c'},
+                                          LOG_KEEPER_OPTION,
                                           CLI_FORMAT_OPTION,
                                           CLI_COMMON_OPTIONS};
     static struct dump d;
     char *format = NULL, *key_delimiter = NULL;
+    const char *keeper = NULL;
     size_t key_len = 0;
     d.c = c;
     d.delimiter = "\n";
     d.delimiter_len = 1;
     for (int o; (o = cli_getopt(c, argc, argv, ":ho:c:f:JK:D:Z", longs)) != -1;) {
         switch (o) {
+        case LOG_OPTION_KEEPER:
+            keeper = optarg;
+            break;
         case 'o':
             d.from = cli_number(c, "-o", optarg, 0, INT64_MAX);
             break;
@@ -139,7 +204,8 @@ int cmd_log_dump(struct cli *c, int argc, char **argv) {
     if (wrong != NULL)
         cli_usage(c, "-f: %s", wrong);
     out_init(&d.out, STDOUT_FILENO);
-    int code = log_for_each(c, argc, argv, each, &d);
+    int code = keeper != NULL ? ring_for_each(c, keeper, argc, argv, each_ring, &d)
+                              : log_for_each(c, argc, argv, each, &d);
     int written = out_end(&d.out);
     return code == CLI_OK ? written : code;
 }

@@ -217,12 +217,16 @@ static int each(struct log_partition *p, void *ctx) {
 }
 
 int cmd_log_repair(struct cli *c, int argc, char **argv) {
-    static const struct option longs[] = {{"yes", no_argument, NULL, 'y'}, CLI_COMMON_OPTIONS};
+    static const struct option longs[] = {
+        {"yes", no_argument, NULL, 'y'}, LOG_KEEPER_OPTION, CLI_COMMON_OPTIONS};
     static struct repair r;
     r.c = c;
     r.lock = -1;
-    while (cli_getopt(c, argc, argv, ":hy", longs) != -1)
+    for (int o; (o = cli_getopt(c, argc, argv, ":hy", longs)) != -1;) {
+        if (o == LOG_OPTION_KEEPER)
+            cli_usage(c, "what is in memory, the next daemon repairs when it starts");
         r.yes = true;
+    }
     out_init(&r.out, STDOUT_FILENO);
     int code = log_for_each(c, argc, argv, each, &r);
     if (code == CLI_OK && r.actions == 0 && r.failures == 0)

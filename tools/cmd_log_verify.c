@@ -6,10 +6,12 @@
 #include <unistd.h>
 
 #include "cmd_log.h"
+#include "log/check.h"
+#include "ring.h"
 
 struct verify {
     bool json;
-    uint64_t partitions, segments, records, pads, bytes, problems;
+    uint64_t partitions, segments, records, pads, bytes, problems, claims;
     struct out out;
 };
 
@@ -104,17 +106,58 @@ static int each(struct log_partition *p, void *ctx) {
     return code;
 }
 
+/* ---- memory --------------------------------------------------------------------------------------------- */
+
+static int each_ring(struct ring_partition *p, void *ctx) {
+    struct verify *v = ctx;
+    struct eg_check_report r;
+    char name[32];
+    v->partitions++;
+    if (p->count == 0)
+        return CLI_OK; /* nobody ever used it: it has no memory */
+    /* Where processes go on writing, what was in the making at a look is not at the next. */
+    eg_check_partition(&p->map, &r);
+    for (int looks = 1; r.problems > 0 && looks < 3; looks++) {
+        ring_again(p);
+        eg_check_partition(&p->map, &r);
+    }
+    snprintf(name, sizeof(name), "t%u/%u", p->topic_uid, p->number);
+    if (r.problems > 0)
+        problem(v, name, "%s", r.first);
+    if (r.problems > 1)
+        problem(v, name, "there are %" PRIu64 " such things more", r.problems - 1);
+    if (eg_load_acquire(&p->map.status->state) == EG_PARTITION_ERROR)
+        problem(v, name, "is in error state: a producer destroyed its ring");
+    v->segments += r.segments;
+    v->records += r.records;
+    v->pads += r.pads;
+    v->claims += r.claimed;
+    return CLI_OK;
+}
+
 int cmd_log_verify(struct cli *c, int argc, char **argv) {
-    static const struct option longs[] = {CLI_FORMAT_OPTION, CLI_COMMON_OPTIONS};
+    static const struct option longs[] = {LOG_KEEPER_OPTION, CLI_FORMAT_OPTION, CLI_COMMON_OPTIONS};
     static struct verify v;
+    const char *keeper = NULL;
     while (cli_getopt(c, argc, argv, ":h", longs) != -1)
-        ;
+        keeper = optarg;
     v.json = c->json;
     out_init(&v.out, STDOUT_FILENO);
     if (v.json)
         out_text(&v.out, "{\"problems\": [");
-    int code = log_for_each(c, argc, argv, each, &v);
-    if (v.json)
+    int code = keeper != NULL ? ring_for_each(c, keeper, argc, argv, each_ring, &v)
+                              : log_for_each(c, argc, argv, each, &v);
+    if (v.json && keeper != NULL)
+        out_printf(&v.out,
+                   "],\n  \"partitions\": %" PRIu64 ", \"segments\": %" PRIu64
+                   ", \"records\": %" PRIu64 ", \"pads\": %" PRIu64 ", \"claims\": %" PRIu64 "}\n",
+                   v.partitions, v.segments, v.records, v.pads, v.claims);
+    else if (keeper != NULL)
+        out_printf(&v.out,
+                   "%" PRIu64 " partitions, %" PRIu64 " segments, %" PRIu64 " records, %" PRIu64
+                   " pads, %" PRIu64 " open claims: %" PRIu64 " problems\n",
+                   v.partitions, v.segments, v.records, v.pads, v.claims, v.problems);
+    else if (v.json)
         out_printf(&v.out,
                    "],\n  \"partitions\": %" PRIu64 ", \"segments\": %" PRIu64
                    ", \"records\": %" PRIu64 ", \"pads\": %" PRIu64 ", \"bytes\": %" PRIu64 "}\n",

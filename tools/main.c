@@ -107,19 +107,28 @@ const struct cli_command cli_commands[] = {
      "the file is damaged or cut off, and says how many records were sent before.\n\n"
      "      --acks memory|disk as for produce\n"
      "  -q                     no progress\n"},
-    {"log inspect", cmd_log_inspect, "PATH... [--format text|json]", "show log files",
+    {"log inspect", cmd_log_inspect, "PATH...|--keeper SOCKET [TOPIC-ID]... [--format text|json]",
+     "show log files, or the memory of a dead daemon",
      "Works on files, with or without a daemon. PATH: a data directory, a topic's or a partition's\n"
-     "directory in it, or log files. A line a segment: its offsets, records, times and state.\n\n"
+     "directory in it, or log files. A line a segment: its offsets, records, times and state.\n"
+     "Topics are known by their ids here: `eagre topic list --format json` tells them (uid).\n\n"
+     "      --keeper SOCKET    instead: what is in memory after a crash of the daemon that had this\n"
+     "                         socket, before another one starts; also claims that were left open.\n"
+     "                         TOPIC-ID: as t3, or t3/0 for its partition 0 (default: all)\n"
      "      --format text|json\n"},
-    {"log dump", cmd_log_dump, "PATH... [OPTION]...", "print the records of log files",
+    {"log dump", cmd_log_dump, "PATH...|--keeper SOCKET [TOPIC-ID]... [OPTION]...",
+     "print the records of log files, or of a dead daemon's memory",
      "Works on files, with or without a daemon. Records behind damage are printed, too; what is\n"
      "missing is said on standard error, and the exit code is 1 then.\n\n"
+     "      --keeper SOCKET    as for `eagre log inspect`\n"
      "  -o, --offset OFFSET    from this offset on\n"
      "  -c, --count N          stop after N records\n"
      "  -f, -J, -K, -D, -Z     how to print them, as `eagre consume` does; the topic is its id\n"},
-    {"log verify", cmd_log_verify, "PATH... [--format text|json]", "check log files",
+    {"log verify", cmd_log_verify, "PATH...|--keeper SOCKET [TOPIC-ID]... [--format text|json]",
+     "check log files, or a dead daemon's memory",
      "Works on files. Checks every record's CRC, that segments and offsets follow each other, and\n"
      "that indexes lead to where they say. Exit code 0: all is well; 1: something is not.\n\n"
+     "      --keeper SOCKET    as for `eagre log inspect`\n"
      "      --format text|json\n"},
     {"log repair", cmd_log_repair, "PATH... [--yes]", "put log files right, with the daemon down",
      "Makes indexes anew, cuts the tail that a crash tore, and puts damaged files aside (renamed to\n"

@@ -46,8 +46,8 @@ int eg_keeper_dial(const char *socket_path, int *sock_out) {
     if (sock < 0 || connect(sock, (struct sockaddr *)&p.address, sizeof(p.address)) != 0) {
         rc = errno == ENOENT || errno == ECONNREFUSED
                  ? eg_error_set(EAGRE_E_NO_DAEMON, "no keeper answers at %s", p.path)
-                 : eg_error_set(EAGRE_E_SYSTEM, "%s: cannot reach the keeper: %s", p.path,
-                                strerror(errno));
+                 : eg_error_set(errno == EACCES ? EAGRE_E_PERMISSION : EAGRE_E_SYSTEM,
+                                "%s: cannot reach the keeper: %s", p.path, strerror(errno));
         if (sock >= 0)
             close(sock);
     } else {

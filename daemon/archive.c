@@ -539,6 +539,16 @@ void eg_archive_begin(struct eg_partition *p) {
         else
             last->end = (int64_t)eg_load_relaxed(&s->durable_end);
     }
+    /* It may have died between the note and telling: who waits must not wait until another record comes. */
+    int64_t end = -1;
+    if (a->seq >= p->first && a->seq <= p->active)
+        end = p->base[a->seq % eg_partition_slots(p)] + (int64_t)a->start.index;
+    else if (last != NULL && !last->damaged)
+        end = last->end;
+    if ((int64_t)eg_load_relaxed(&s->durable_end) < end) {
+        eg_store_release(&s->durable_end, (uint64_t)end); /* partner: as in publish() */
+        tell(s);
+    }
     if (eg_archive_state_is(a, EG_DISK_FULL))
         a->retry_ns = 0; /* a predecessor's: see for ourselves */
 }

@@ -6,6 +6,7 @@
 
 #include <cmocka.h>
 
+#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -175,6 +176,69 @@ static void a_disk_that_stays_full(void **state) {
     OK(eagre_open(b->socket, &e));
 }
 
+/* ---- killed on the way from the ring to the disk ----------------------------------------------------------- */
+
+static void *keep_producing(void *arg) {
+    (void)arg;
+    while (ledger.count < 600 && eg_ledger_put(&ledger, true) == EAGRE_OK) {}
+    return NULL;
+}
+
+/* The daemon dies there while somebody produces, with its keeper or without. */
+static void killed_at(const char *point, unsigned nth, bool cold) {
+    char fault[80];
+    pthread_t thread;
+    snprintf(fault, sizeof(fault), "EAGRE_FAULT=%s@%u=kill", point, nth);
+    assert_int_equal(eg_bus_try_start(b, (const char *const[]){fault, NULL}, NULL), 0);
+    pid_t keeper = eg_bus_keeper(b);
+    eg_disk_open(b, EAGRE_ACKS_DISK, NULL);
+    assert_int_equal(pthread_create(&thread, NULL, keep_producing, NULL), 0);
+    int status = eg_bus_wait(b);
+    if (status != 128 + SIGKILL)
+        fail_msg("%s was not reached: exit status %d", fault, status);
+    if (cold) {
+        kill(keeper, SIGKILL);
+        eg_wait_gone(keeper);
+    }
+    eg_bus_start(b, NULL);
+    pthread_join(thread, NULL);
+    if (!cold) { /* nobody noticed */
+        assert_int_equal(ledger.count, 600);
+        assert_int_equal(ledger.entry[599].offset, 599);
+        for (size_t i = 0; i < ledger.count; i++)
+            assert_true(ledger.entry[i].acked);
+    }
+    eg_ledger_check(&ledger, b);
+    if (!cold) { /* what it wrote twice, perhaps, is there once */
+        eg_disk_close();
+        eg_cold_kill(b);
+        eg_bus_start(b, NULL);
+        eg_ledger_check(&ledger, b);
+    }
+    eg_client_close();
+    eg_bus_remove(b);
+    eg_bus_init(b);
+    memset(&ledger, 0, sizeof(ledger));
+}
+
+static const struct {
+    const char *point;
+    unsigned nth;
+} steps[] = {{"arch.copied", 1}, {"arch.copied", 40}, {"arch.written", 33}, {"arch.synced", 27}, {"arch.mark", 1},
+             {"arch.mark", 21}, {"file.created", 1}, {"file.created", 2}, {"file.renamed", 1}, {"file.renamed", 2}};
+
+static void killed_at_each_step_with_the_keeper(void **state) {
+    (void)state;
+    for (size_t i = 0; i < sizeof(steps) / sizeof(*steps); i++)
+        killed_at(steps[i].point, steps[i].nth, true);
+}
+
+static void killed_at_each_step(void **state) {
+    (void)state;
+    for (size_t i = 0; i < sizeof(steps) / sizeof(*steps); i++)
+        killed_at(steps[i].point, steps[i].nth, false);
+}
+
 int main(void) {
 #define EACH(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
     const struct CMUnitTest tests[] = {
@@ -185,6 +249,8 @@ int main(void) {
         EACH(a_full_disk_is_waited_for),
         EACH(also_with_threads_and_a_quota),
         EACH(a_disk_that_stays_full),
+        EACH(killed_at_each_step_with_the_keeper),
+        EACH(killed_at_each_step),
     };
     return cmocka_run_group_tests_name("fault/disk", tests, NULL, NULL);
 }

@@ -32,8 +32,9 @@ static int begin(struct eg_cold *c, const struct eg_partition_map *m, const stru
 static int walk_to(struct eg_cold *c, const struct eg_partition_map *m, const struct eg_logfile *l, uint64_t pos,
                    uint64_t at, uint64_t index) {
     for (;;) {
+        struct eg_logfile_frame first;
         eg_logfile_iter_init(&c->it, l, pos, at);
-        bool bad = false;
+        bool bad = pos != EG_SEGMENT_DATA && eg_logfile_frame_check(l, pos, at, &first) != NULL;
         while (!bad && c->it.index < index) {
             struct eg_logfile_iter before = c->it;
             enum eg_logfile_step step = eg_logfile_next(&c->it);
@@ -120,10 +121,9 @@ int eg_cold_find_time(struct eg_cold *c, const struct eg_partition_map *m, const
         return rc;
     if (file->index != NULL && eg_logindex_open(&x, &id, file->index, file->index_bytes) == EAGRE_OK)
         eg_logindex_by_time(&x, timestamp_ns, &pos, &at);
-    rc = walk_to(c, m, &l, pos, at, at + 1); /* is it a place? */
+    rc = walk_to(c, m, &l, pos, at, at);
     if (rc != EAGRE_OK)
         return rc;
-    eg_logfile_iter_init(&c->it, &l, pos, at);
     for (;;) {
         switch (eg_logfile_next(&c->it)) {
         case EG_STEP_RECORD:

@@ -4,8 +4,9 @@
  * for AddressSanitizer). What one of them finds the others find, too: a walk is the truth.
  *
  *   u8 alignment (2 bits), header is damaged (bit 2), CRCs of the ring are made good (bit 3), frames are the input's
- *      bytes (bit 4), end the segment (bit 5), index is damaged (bit 6), there is none (bit 7)
- *   u16 cut off the end, in 4 bytes   u32 mark   u16 where to seek
+ *      bytes (bit 4), end the segment (bit 5), index is damaged (bit 6), there is none (bit 7); both: it lies, with
+ *      good CRCs
+ *   u16 cut off the end, in 4 bytes   u32 mark (bit 31: near where the good part ends)   u16 where to seek
  *   bit 2, bit 6: u8 how many damages: u16 where, u8 xor
  *   u8 how many damages of the file: u32 where, u16 how many bytes, u8 xor, 0: zeros
  *   frames: u8 kind, u16 bytes; with bit 4: what a producer wrote
@@ -163,6 +164,14 @@ static void check_scan(const struct eg_logfile *l, uint64_t mark, uint32_t which
 }
 
 /* Places that the index knows, true ones: by the walk. */
+static void forge_index(const struct eg_logfile *l, struct eg_logindex_entry *entries, uint32_t n) {
+    for (uint32_t k = 0; k < n; k++) { /* logindex.c's entry_crc() */
+        uint64_t number = k;
+        entries[k].crc = eg_crc32c(eg_crc32c(l->seed, &number, sizeof(number)), &entries[k],
+                                   offsetof(struct eg_logindex_entry, crc));
+    }
+}
+
 static void check_index(const struct eg_logfile_id *id, const uint8_t *data, uint64_t bytes, uint64_t index,
                         int64_t time) {
     struct eg_logindex x;
@@ -177,7 +186,8 @@ static void check_index(const struct eg_logfile_id *id, const uint8_t *data, uin
 }
 
 /* Consumers get what the walk found, from any offset and from any time on, whatever the index is like. */
-static void check_cold(const struct eg_logfile_id *id, const struct eg_cold_file *file, uint64_t from, int64_t time) {
+static void check_cold(const struct eg_logfile_id *id, const struct eg_cold_file *file, uint64_t from, int64_t time,
+                       bool index_lies) {
     static struct eg_topic_status topic;
     static struct eg_partition_map m;
     struct eg_cold c = {0};
@@ -209,7 +219,9 @@ static void check_cold(const struct eg_logfile_id *id, const struct eg_cold_file
     for (i = 0; i < walk.count && (!walk.frame[i].record || walk.frame[i].timestamp_ns < time);)
         i++;
     rc = eg_cold_find_time(&c, &m, file, time, &found);
-    if (i < walk.count)
+    if (index_lies) /* of times, which nothing else tells */
+        FUZZ_REQUIRE(rc == EAGRE_OK || rc == EAGRE_E_CORRUPT);
+    else if (i < walk.count)
         FUZZ_REQUIRE(rc == EAGRE_OK && found == id->base + (int64_t)walk.frame[i].index);
     else
         FUZZ_REQUIRE(walk.stop == EG_STEP_BAD ? rc == EAGRE_E_CORRUPT : rc == EAGRE_OK && found == file->end);
@@ -230,7 +242,8 @@ static void check_file(const struct eg_logfile_id *id, const uint8_t *file, uint
     take_walk(&l);
     check_find(&l, walk.pos, walk.index);
     check_find(&l, (uint64_t)where << 2, where);
-    check_scan(&l, mark % (CAPACITY + 1), walk.count > 0 ? where % walk.count : 0);
+    uint64_t near = walk.pos - 64 + mark % 129;
+    check_scan(&l, mark >> 31 && near <= CAPACITY ? near : mark % (CAPACITY + 1), walk.count > 0 ? where % walk.count : 0);
 
     memset(&x, 0, sizeof(x));
     eg_logindex_header_make(&x.header, id);
@@ -239,6 +252,11 @@ static void check_file(const struct eg_logfile_id *id, const uint8_t *file, uint
     uint64_t index_bytes = eg_logindex_at(n);
     if ((flags & 64) != 0)
         damage(in, (uint8_t *)&x, sizeof(x), false);
+    bool lies = (flags & (64 | 128)) == (64 | 128);
+    if (lies) {
+        eg_logindex_header_make(&x.header, id);
+        forge_index(&l, x.entry, n);
+    }
     uint8_t *index = malloc(index_bytes);
     FUZZ_REQUIRE(index != NULL);
     memcpy(index, &x, index_bytes);
@@ -247,12 +265,12 @@ static void check_file(const struct eg_logfile_id *id, const uint8_t *file, uint
     check_index(id, index, index_bytes, seek, time);
     struct eg_cold_file cold = {.data = file,
                                 .bytes = bytes,
-                                .index = (flags & 128) != 0 ? NULL : index,
+                                .index = (flags & (64 | 128)) == 128 ? NULL : index,
                                 .index_bytes = index_bytes,
                                 .seq = id->seq,
                                 .base = id->base,
                                 .end = id->base + (int64_t)walk.index};
-    check_cold(id, &cold, seek, time);
+    check_cold(id, &cold, seek, time, lies);
     free(index);
 }
 

@@ -1,4 +1,6 @@
 /* eagre log inspect, dump, verify --keeper: the memory of a daemon that was killed; and that nobody notices it. */
+#include "layout/layout.h" /* first: harness_client.h has a global e */
+
 #include "harness_client.h"
 
 #include <setjmp.h>
@@ -16,6 +18,7 @@
 #include <unistd.h>
 
 #include "proto/keeper.h"
+#include "sys/atomic.h"
 #include "sys/crc32c.h"
 #include "sys/fdpass.h"
 
@@ -24,12 +27,10 @@
 
 /* ---- what the keeper holds ------------------------------------------------------------------------------ */
 
-/* Names, contents, and how much memory is behind them. */
-static uint32_t digest(void) {
+/* Call f for each object. */
+static void for_each_kept(void (*f)(const char *name, int fd, void *ctx), void *ctx) {
     static struct eg_keeper_message m;
-    static uint8_t page[65536];
     int sock, fds[EG_KEEPER_BATCH];
-    uint32_t crc = 0;
     size_t objects = 0;
     OK(eg_keeper_dial(bus->socket, &sock));
     m.from = 0;
@@ -43,19 +44,31 @@ static uint32_t digest(void) {
         ssize_t n = eg_recvmsg_fds(sock, &m, sizeof(m), fds, EG_KEEPER_BATCH, &got, &cut, 0);
         assert_true(eg_keeper_is_reply(&m, n, EG_KEEPER_LIST) && got == m.count);
         for (size_t i = 0; i < got; i++) {
-            struct stat st;
-            ssize_t bytes;
-            assert_int_equal(fstat(fds[i], &st), 0);
-            uint64_t facts[] = {(uint64_t)st.st_size, (uint64_t)st.st_blocks, st.st_ino};
-            crc = eg_crc32c(eg_crc32c(crc, m.names[i], strlen(m.names[i])), facts, sizeof(facts));
-            for (off_t at = 0; (bytes = pread(fds[i], page, sizeof(page), at)) > 0; at += bytes)
-                crc = eg_crc32c(crc, page, (size_t)bytes);
+            f(m.names[i], fds[i], ctx);
             close(fds[i]);
-            objects++;
         }
+        objects += got;
     } while (m.from != 0);
     close(sock);
     assert_true(objects > 10);
+}
+
+static void add_to_digest(const char *name, int fd, void *ctx) {
+    static uint8_t piece[65536];
+    uint32_t *crc = ctx;
+    struct stat st;
+    ssize_t bytes;
+    assert_int_equal(fstat(fd, &st), 0);
+    uint64_t facts[] = {(uint64_t)st.st_size, (uint64_t)st.st_blocks, st.st_ino};
+    *crc = eg_crc32c(eg_crc32c(*crc, name, strlen(name)), facts, sizeof(facts));
+    for (off_t at = 0; (bytes = pread(fd, piece, sizeof(piece), at)) > 0; at += bytes)
+        *crc = eg_crc32c(*crc, piece, (size_t)bytes);
+}
+
+/* Names, contents, and how much memory is behind them. */
+static uint32_t digest(void) {
+    uint32_t crc = 0;
+    for_each_kept(add_to_digest, &crc);
     return crc;
 }
 
@@ -231,33 +244,23 @@ static void the_next_daemon_finds_all_of_it(void **state) {
     SAYS(0, "0 open claims: 0 problems", "verify", "--keeper", bus->socket);
 }
 
-/* A producer went on writing over its own topic. */
+/* As a producer could. */
+static void damage_record_1500(const char *name, int fd, void *ctx) {
+    static char bytes[65536];
+    if (name[0] != 'p' || pread(fd, bytes, sizeof(bytes), 0) != sizeof(bytes))
+        return;
+    char *at = memmem(bytes, sizeof(bytes), "record 1500", 11);
+    if (at != NULL) {
+        assert_int_equal(pwrite(fd, "R", 1, at - bytes), 1);
+        ++*(int *)ctx;
+    }
+}
+
 static void damage_is_found_and_the_rest_is_shown(void **state) {
+    int hits = 0;
     (void)state;
     char *records = dump(0);
-    /* As its producer could. The buffer of the second segment is found by what lies in it. */
-    static struct eg_keeper_message m;
-    int sock, fds[EG_KEEPER_BATCH];
-    size_t got, hits = 0;
-    bool cut;
-    OK(eg_keeper_dial(bus->socket, &sock));
-    m = (struct eg_keeper_message){.magic = EG_KEEPER_MAGIC, .op = EG_KEEPER_LIST};
-    assert_true(eg_sendmsg_fds(sock, &m, eg_keeper_message_bytes(0), NULL, 0, 0) > 0);
-    struct pollfd readable = {.fd = sock, .events = POLLIN};
-    assert_int_equal(poll(&readable, 1, EG_TEST_LIMIT_MS), 1);
-    assert_true(eg_recvmsg_fds(sock, &m, sizeof(m), fds, EG_KEEPER_BATCH, &got, &cut, 0) > 0);
-    for (size_t i = 0; i < got; i++) {
-        static char bytes[65536];
-        if (m.names[i][0] == 'p' && pread(fds[i], bytes, sizeof(bytes), 0) == sizeof(bytes)) {
-            char *at = memmem(bytes, sizeof(bytes), "record 1500", 11);
-            if (at != NULL) {
-                assert_int_equal(pwrite(fds[i], "R", 1, at - bytes), 1);
-                hits++;
-            }
-        }
-        close(fds[i]);
-    }
-    close(sock);
+    for_each_kept(damage_record_1500, &hits);
     assert_int_equal(hits, 1);
     SAYS(1, "bad CRC", "verify", "--keeper", bus->socket);
     SAYS(1, "1 problems", "verify", "--keeper", bus->socket);
@@ -269,6 +272,44 @@ static void damage_is_found_and_the_rest_is_shown(void **state) {
     assert_non_null(strstr(less, "\n1501 record 1501\n"));
     free(less);
     free(records);
+}
+
+/* A frame of 8 MiB behind the one record of a large segment: nothing but a word, where no memory is. */
+static void write_long_frame(const char *name, int fd, void *ctx) {
+    struct eg_segment_header h;
+    if (name[0] != 'p' || pread(fd, &h, sizeof(h), 0) != sizeof(h) || h.capacity != 16u << 20 ||
+        eg_load_relaxed(&h.base) != 0)
+        return;
+    uint64_t length = 8u << 20, all = h.capacity;
+    struct eg_frame f = {.crc = 1, .index = 1, .key_length = EG_NULL_LENGTH, .value_length = (uint32_t)length - 64};
+    uint64_t word = eg_word_make(EG_PUBLISHED, EG_KIND_DATA, false, length, 1, 2);
+    eg_store_relaxed(&f.word, word);
+    assert_int_equal(pwrite(fd, &f, sizeof(f), EG_SEGMENT_DATA + 64), sizeof(f));
+    assert_int_equal(pwrite(fd, &all, sizeof(all), offsetof(struct eg_segment_header, allocated)),
+                     sizeof(all));
+    ++*(int *)ctx;
+}
+
+static void holes_stay_holes(void **state) {
+    struct eg_run r;
+    int hits = 0;
+    (void)state;
+    EG_RUN(&r, bus, NULL, "eagre", "topic", "create", "big", "-c", "storage=memory", "-c",
+           "segment.bytes=16M");
+    assert_int_equal(r.status, 0);
+    eg_run_free(&r);
+    EG_RUN(&r, bus, "one\n", "eagre", "produce", "big");
+    assert_int_equal(r.status, 0);
+    eg_run_free(&r);
+    eg_bus_kill(bus);
+    for_each_kept(write_long_frame, &hits);
+    assert_int_equal(hits, 1);
+    uint32_t before = digest();
+    SAYS(1, "its checksum does not match", "dump", "--keeper", bus->socket, "t2");
+    SAYS(0, "damaged", "inspect", "--keeper", bus->socket, "t2");
+    SAYS(1, "bad CRC", "verify", "--keeper", bus->socket);
+    assert_int_equal(digest(), before);
+    eg_bus_start(bus, NULL);
 }
 
 static void without_a_keeper_it_says_so(void **state) {
@@ -291,6 +332,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(the_ring_is_shown_and_nothing_changes, lose_daemon, end),
         cmocka_unit_test_setup_teardown(the_next_daemon_finds_all_of_it, lose_daemon, end),
         cmocka_unit_test_setup_teardown(damage_is_found_and_the_rest_is_shown, lose_daemon, end),
+        cmocka_unit_test_setup_teardown(holes_stay_holes, eg_setup_client, eg_teardown_client),
         cmocka_unit_test_setup_teardown(without_a_keeper_it_says_so, eg_setup_client,
                                         eg_teardown_client),
     };

@@ -40,6 +40,7 @@ int eb_barefile_worker(struct eb_worker *w) {
     if (fd < 0)
         return eb_fail(w, "%s: %s", f->path, strerror(errno));
     memset(data, 'x', f->chunk);
+    int64_t cpu = eb_cpu_time_ns(getpid());
     int64_t began = eb_now_ns(), end = began + (int64_t)(f->seconds * 1e9), before = began;
     while (f->total ? done < f->total : before < end) {
         if (at + f->chunk > f->file) {
@@ -67,6 +68,7 @@ int eb_barefile_worker(struct eb_worker *w) {
         return eb_fail(w, "%s: fdatasync: %s", f->path, strerror(errno));
     w->value[EB_FILE_NS] = (double)(eb_now_ns() - began);
     w->value[EB_FILE_BYTES] = (double)done;
+    w->value[EB_FILE_CPU_NS] = (double)(eb_cpu_time_ns(getpid()) - cpu);
     close(fd);
     unlink(f->path);
     free(data);

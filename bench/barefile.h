@@ -19,8 +19,8 @@ struct eb_barefile {
 /* In the file system where the daemon of b has its files. */
 void eb_barefile_init(struct eb_bench *b, struct eb_barefile *f);
 
-/* A worker; arg: struct eb_barefile. value: nanoseconds, bytes. Its histogram has the flushed writes. */
+/* A worker; arg: struct eb_barefile. value: nanoseconds, bytes, CPU time. Its histogram has the flushed writes. */
 eb_worker_fn eb_barefile_worker;
-enum eb_barefile_value { EB_FILE_NS, EB_FILE_BYTES };
+enum eb_barefile_value { EB_FILE_NS, EB_FILE_BYTES, EB_FILE_CPU_NS };
 
 #endif

@@ -30,11 +30,13 @@ static int64_t setting(const struct eg_archive *a, enum eg_setting which) {
 
 /* ---- state ------------------------------------------------------------------------------------------- */
 
-static void tell(struct eg_partition_status *s) {
+static void tell_some(struct eg_partition_status *s, uint32_t bits) {
     /* Release: who sees the count sees what it is about. Partner: the acquire of who waits. */
     atomic_fetch_add_explicit(&s->durable, 1, memory_order_release);
-    eg_futex_wake(&s->durable, INT_MAX);
+    eg_futex_wake_bits(&s->durable, bits);
 }
+
+static void tell(struct eg_partition_status *s) { tell_some(s, UINT32_MAX); }
 
 void eg_archive_set_state(struct eg_archive *a, enum eg_disk_state state) {
     if (a->p == NULL || eg_archive_state_is(a, state))
@@ -100,11 +102,12 @@ static void publish(struct eg_archive *a, const struct eg_archive_file *f, struc
     eg_store_relaxed(&s->archived_flush, f->flush);
     eg_store_release(&s->archived_at, eg_hint_make(at.pos, at.index));
     EG_FAULT("arch.mark");
-    if ((int64_t)eg_load_relaxed(&s->durable_end) >= end)
+    int64_t before = (int64_t)eg_load_relaxed(&s->durable_end);
+    if (before >= end)
         return;
     /* Release, then the count. Partner: producers and consumers that want it durable. */
     eg_store_release(&s->durable_end, (uint64_t)end);
-    tell(s);
+    tell_some(s, eg_durable_bits(before, end));
     eg_wake_collect(a->p->waiters, ring_bells, a->d);
 }
 
@@ -370,10 +373,17 @@ static bool has_records(const struct eg_archive *a) {
 
 /* ---- one step ------------------------------------------------------------------------------------------------- */
 
+/* Who asks from now on rings. Before copying, so that what they published before is copied. */
+static void take_wish(struct eg_archive *a) {
+    _Atomic int64_t *wanted = &a->p->ring->durable_wanted;
+    int64_t w = eg_load_relaxed(wanted) != 0 ? eg_exchange_acq_rel(wanted, 0) : 0;
+    if (w > a->wanted)
+        a->wanted = w;
+}
+
 static bool is_awaited(const struct eg_archive *a, const struct eg_archive_file *f) {
-    int64_t durable = (int64_t)eg_load_relaxed(&a->p->status->durable_end);
-    int64_t wanted = eg_load_relaxed(&a->p->ring->durable_wanted); /* anything: only a reason to hurry */
-    return wanted > durable || f->sealed || a->finishing;
+    /* Anything: only a reason to hurry. */
+    return a->wanted > (int64_t)eg_load_relaxed(&a->p->status->durable_end) || f->sealed || a->finishing;
 }
 
 /* Flush, though nobody waits? *due: else when. */
@@ -429,6 +439,8 @@ int64_t eg_archive_work(struct eg_daemon *d, struct eg_partition *p, int64_t now
         return p->topic->client_count > 0 ? idle : INT64_MAX;
     if (f->fd < 0 && !a->calling && !eg_archive_file_make(a, f))
         return now + EG_ARCHIVE_RETRY_NS;
+    if (!f->writing && !f->syncing) /* else they may wait for the end of that */
+        take_wish(a);
     bool more = copy(a, f);
     if (eg_partition_failed(p))
         return INT64_MAX;

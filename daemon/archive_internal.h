@@ -55,6 +55,7 @@ struct eg_archive {
     struct eg_place start;              /* where in it the next file begins to be copied */
     uint32_t start_flush;
     struct eg_staging fill;
+    int64_t wanted; /* somebody waits for it to be durable up to here */
     uint32_t jobs; /* under way, their done() comes */
     bool calling;  /* a CALL about its files is */
     bool has_spare;

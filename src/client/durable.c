@@ -7,6 +7,7 @@
 #include <stdio.h>
 
 #include "client/producer.h"
+#include "log/waiters.h"
 #include "sys/clock.h"
 #include "sys/futex.h"
 
@@ -41,12 +42,14 @@ bool eg_producer_owes(const eagre_producer_t *p) {
     return false;
 }
 
-/* Ask for a flush, each time anew: who asked for more before us may have rung before our record was there, and one that
- * was stopped may have not rung at all. */
-static void ask(struct eg_partition_map *m, int64_t end) {
+/* Ask for a flush. Who finds that somebody did since the daemon looked last does not ring: that one rings, or the daemon is
+ * at it. again: but that one may have been stopped or killed before it rang. */
+static void ask(struct eg_partition_map *m, int64_t end, bool again) {
     int64_t wanted = eg_load_relaxed(&m->ring->durable_wanted);
-    /* Relaxed: a reason to flush, nothing else; the exchange orders it for the daemon. */
-    while (wanted < end && !eg_cas_relaxed(&m->ring->durable_wanted, &wanted, end)) {}
+    /* Acq_rel: who takes it (the daemon's exchange, by 0) sees our record. */
+    while (wanted < end && !eg_cas_acq_rel(&m->ring->durable_wanted, &wanted, end)) {}
+    if (wanted != 0 && !again)
+        return;
     eg_exchange_acq_rel(&m->ring->watched, 1);
     m->ops->wake_daemon(m);
 }
@@ -104,7 +107,7 @@ int eg_producer_await(eagre_producer_t *p, struct eg_writer *w, int64_t until) {
             return eg_error_add(rc, "topic '%s'", p->topic->name);
         int64_t now = eg_mono_ns();
         if (now >= ask_ns) {
-            ask(m, w->end);
+            ask(m, w->end, ask_ns != 0);
             ask_ns = now + EG_SLEEP_MAX_NS;
             session = until > now ? eg_session_check(p->e, until < ask_ns ? until : ask_ns) : EAGRE_OK;
         }
@@ -118,7 +121,7 @@ int eg_producer_await(eagre_producer_t *p, struct eg_writer *w, int64_t until) {
             return not_yet(p, w, EAGRE_E_TIMED_OUT, session);
         int64_t left = until < ask_ns ? until - now : ask_ns - now;
         if (p->options.wait == EAGRE_WAIT_SLEEP)
-            eg_futex_wait(&m->status->durable, seen, left);
+            eg_futex_wait_bits(&m->status->durable, seen, eg_durable_bits(w->end - 1, w->end), left);
         else if (p->options.wait == EAGRE_WAIT_YIELD)
             sched_yield();
         else
@@ -160,7 +163,7 @@ int eagre_producer_flush(eagre_producer_t *p, int32_t timeout_ms) {
     int64_t until = eg_producer_until(timeout_ms);
     for (uint32_t i = 0; i < p->partitions; i++) /* of all at once, then wait for each */
         if (p->writers[i] != NULL && !covers(p->writers[i]->map, p->writers[i]->end))
-            ask(p->writers[i]->map, p->writers[i]->end);
+            ask(p->writers[i]->map, p->writers[i]->end, false);
     for (uint32_t i = 0; i < p->partitions && rc == EAGRE_OK; i++)
         if (p->writers[i] != NULL)
             rc = eg_producer_await(p, p->writers[i], until);

@@ -106,7 +106,7 @@ static void begin_archive(struct archiver *a, int times, void (*act)(void)) {
 }
 
 static void all_is_durable(void) {
-    eg_store_release(&status_of(0)->durable_end, (uint64_t)eg_load_relaxed(&ring_of(0)->durable_wanted));
+    eg_store_release(&status_of(0)->durable_end, (uint64_t)eg_exchange_acq_rel(&ring_of(0)->durable_wanted, 0));
     tell(status_of(0));
 }
 
@@ -188,7 +188,7 @@ static void a_timeout_says_what_is_known(void **state) {
 }
 
 /* Others may have asked for more, or for less; and somebody who was stopped may have not rung. */
-static void what_is_wanted_only_grows_and_the_bell_is_rung_again(void **state) {
+static void who_asks_first_rings_and_who_waits_rings_again(void **state) {
     (void)state;
     struct archiver a;
     uint64_t n;
@@ -199,6 +199,10 @@ static void what_is_wanted_only_grows_and_the_bell_is_rung_again(void **state) {
     eg_store_relaxed(&ring_of(0)->durable_wanted, 77);
     assert_int_equal(produce(0, NULL), EAGRE_E_TIMED_OUT);
     assert_int_equal(eg_load_relaxed(&ring_of(0)->durable_wanted), 77);
+    assert_int_equal(read(fake.event, &n, sizeof(n)), -1); /* somebody has, and nobody looked since then */
+    eg_store_relaxed(&ring_of(0)->durable_wanted, 0);
+    assert_int_equal(produce(0, NULL), EAGRE_E_TIMED_OUT);
+    assert_int_equal(eg_load_relaxed(&ring_of(0)->durable_wanted), 3);
     assert_int_equal(read(fake.event, &n, sizeof(n)), sizeof(n));
     eg_store_relaxed(&ring_of(0)->durable_wanted, INT64_MIN);
     p->options.max_block_ms = -1;
@@ -336,11 +340,27 @@ static void no_room_says_that_it_is_the_disk(void **state) {
     assert_says("eagre topic resume");
 }
 
+/* Whoever waits for an offset of (from, to] has a bit of theirs; few others have. */
+static void a_flush_wakes_whom_it_serves(void **state) {
+    (void)state;
+    for (int64_t from = 0; from < 300; from++)
+        for (int64_t to = from + 1; to < 300; to++) {
+            uint32_t bits = eg_durable_bits(from, to);
+            for (int64_t end = from + 1; end <= to; end++)
+                assert_int_not_equal(bits & eg_durable_bits(end - 1, end), 0);
+            if (to - from < 64)
+                assert_int_equal(bits & eg_durable_bits(to + 8, to + 9), 0);
+        }
+    assert_int_equal(eg_durable_bits(0, INT64_MAX), UINT32_MAX);
+    assert_int_equal(eg_durable_bits(INT64_MAX - 1, INT64_MAX), UINT32_C(1) << 31);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(each_way_returns_when_it_is_on_disk, setup, teardown),
         cmocka_unit_test_setup_teardown(a_timeout_says_what_is_known, setup, teardown),
-        cmocka_unit_test_setup_teardown(what_is_wanted_only_grows_and_the_bell_is_rung_again, setup, teardown),
+        cmocka_unit_test(a_flush_wakes_whom_it_serves),
+        cmocka_unit_test_setup_teardown(who_asks_first_rings_and_who_waits_rings_again, setup, teardown),
         cmocka_unit_test_setup_teardown(a_failed_write_is_an_error, setup, teardown),
         cmocka_unit_test_setup_teardown(memory_topics_have_none_of_it, setup, teardown),
         cmocka_unit_test_setup_teardown(the_topic_is_deleted_meanwhile, setup, teardown),

@@ -7,6 +7,7 @@
  */
 #include "meta.h"
 
+#include <dirent.h>
 #include <endian.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -182,6 +183,63 @@ static int sync_directory(const char *path) {
     return EAGRE_OK;
 }
 
+static int open_env(struct eg_meta *m, const char *path, unsigned flags) {
+    int e = mdb_env_create(&m->env);
+    if (e == 0)
+        e = mdb_env_set_maxdbs(m->env, 8);
+    if (e == 0)
+        e = mdb_env_set_mapsize(m->env, MAP_BYTES);
+    if (e == 0)
+        e = mdb_env_set_assert(m->env, on_assert);
+    if (e == 0)
+        e = mdb_env_open(m->env, path, flags, 0600);
+    return e == 0 ? EAGRE_OK : failed(m, "open it", e);
+}
+
+/* A new database would give out again the ids that these files go by. */
+static int check_no_logs(struct eg_meta *m, const char *dir) {
+    char path[PATH_MAX];
+    const struct dirent *e;
+    bool found = false;
+    snprintf(path, sizeof(path), "%.4080s/log", dir);
+    DIR *all = opendir(path);
+    while (all != NULL && !found && (e = readdir(all)) != NULL)
+        found = e->d_name[0] == 't' && e->d_name[1 + strspn(e->d_name + 1, "0123456789")] == '\0';
+    if (all != NULL)
+        closedir(all);
+    if (!found)
+        return EAGRE_OK;
+    return eg_error_set(EAGRE_E_CORRUPT,
+                        "%.2000s has log files of topics, but %.2000s/data.mdb, which knows them, is missing: put a copy of the "
+                        "database back, or move the log files away, too, to start without topics",
+                        path, m->path);
+}
+
+/* LMDB writes the first pages of a new file without a flush; cut off by a power cut they would look like damage. So it is
+ * made under another name, and has its own when it is on disk. */
+static int make_database(struct eg_meta *m, const char *dir) {
+    char name[PATH_MAX], made[PATH_MAX], lock[PATH_MAX];
+    struct stat st;
+    snprintf(name, sizeof(name), "%.4080s/data.mdb", m->path);
+    snprintf(made, sizeof(made), "%.4080s/making", m->path);
+    snprintf(lock, sizeof(lock), "%.4080s/making-lock", m->path);
+    if (stat(name, &st) == 0)
+        return EAGRE_OK;
+    int rc = check_no_logs(m, dir);
+    if (rc != EAGRE_OK)
+        return rc;
+    unlink(made);
+    rc = open_env(m, made, MDB_NOSUBDIR);
+    if (rc == EAGRE_OK)
+        rc = open_databases(m);
+    mdb_env_close(m->env);
+    m->env = NULL;
+    unlink(lock);
+    if (rc == EAGRE_OK && rename(made, name) != 0)
+        rc = eg_error_set(EAGRE_E_IO, "cannot create %s: %s", name, strerror(errno));
+    return rc;
+}
+
 int eg_meta_open(const char *dir, struct eg_meta **out) {
     struct eg_meta *m = calloc(1, sizeof(*m));
     if (m == NULL)
@@ -192,19 +250,11 @@ int eg_meta_open(const char *dir, struct eg_meta **out) {
         rc = eg_error_set(EAGRE_E_IO, "cannot create %s: %s", m->path, strerror(errno));
         goto fail;
     }
-    int e = mdb_env_create(&m->env);
-    if (e == 0)
-        e = mdb_env_set_maxdbs(m->env, 8);
-    if (e == 0)
-        e = mdb_env_set_mapsize(m->env, MAP_BYTES);
-    if (e == 0)
-        e = mdb_env_set_assert(m->env, on_assert);
-    if (e == 0)
-        e = mdb_env_open(m->env, m->path, 0, 0600);
-    if (e != 0) {
-        rc = failed(m, "open it", e);
+    rc = make_database(m, dir);
+    if (rc == EAGRE_OK)
+        rc = open_env(m, m->path, 0);
+    if (rc != EAGRE_OK)
         goto fail;
-    }
     rc = check_size(m);
     if (rc == EAGRE_OK)
         rc = open_databases(m);

@@ -422,8 +422,9 @@ static bool go_on(struct eg_archive *a, struct eg_archive_file *f) {
 
 int64_t eg_archive_work(struct eg_daemon *d, struct eg_partition *p, int64_t now) {
     struct eg_archive *a = p->archive;
+    int64_t idle = now + setting(a, EG_SET_FLUSH_MS) * EG_NS_PER_MS, due = INT64_MAX, looked_ns = a->looked_ns;
     (void)d;
-    int64_t idle = now + setting(a, EG_SET_FLUSH_MS) * EG_NS_PER_MS, due = INT64_MAX;
+    a->looked_ns = now;
     if (eg_archive_state_is(a, EG_DISK_ERROR))
         return INT64_MAX;
     if (eg_archive_state_is(a, EG_DISK_FULL)) {
@@ -445,8 +446,8 @@ int64_t eg_archive_work(struct eg_daemon *d, struct eg_partition *p, int64_t now
     if (eg_partition_failed(p))
         return INT64_MAX;
     bool dirty = f->copied.pos > f->synced.pos;
-    if (dirty && f->dirty_ns == 0)
-        f->dirty_ns = now;
+    if (dirty && f->dirty_ns == 0) /* it may have come right after the last look */
+        f->dirty_ns = looked_ns != 0 ? looked_ns : now;
     if (go_on(a, f))
         return 0;
     if (!f->pushing && !f->syncing && f->written.pos - f->pushed >= PUSH)

@@ -61,6 +61,7 @@ struct eg_archive {
     bool has_spare;
     bool finishing;
     bool left_jobs; /* when it was closed */
+    int64_t looked_ns;      /* the last look */
     int64_t retry_ns;       /* FULL: not before that */
     int64_t spare_retry_ns; /* likewise for the spare file */
     bool has_turn, queued;  /* archive_turns.c */

@@ -21,12 +21,12 @@ static struct fault {
 static size_t count;
 
 static bool parse(const char *text, struct fault *f) {
-    char op[16], error[16], more = 0;
+    char op[16], error[16], more[3] = "";
     unsigned long at = 1;
-    int n = sscanf(text, "%15[a-z]:%15[A-Z]@%lu%c", op, error, &at, &more);
-    if (n < 2 || at == 0 || (more != 0 && more != '+'))
+    int n = sscanf(text, "%15[a-z]:%15[A-Z]@%lu%2s", op, error, &at, more);
+    if (n < 2 || at == 0 || (more[0] != '\0' && strcmp(more, "+") != 0))
         return false;
-    *f = (struct fault){.at = at, .on = more == '+'};
+    *f = (struct fault){.at = at, .on = more[0] == '+'};
     f->op = strcmp(op, "write") == 0 ? EG_IO_WRITE : strcmp(op, "fdatasync") == 0 ? EG_IO_DATASYNC
             : strcmp(op, "writeback") == 0 ? EG_IO_WRITEBACK
                                            : 0;

@@ -3,7 +3,9 @@
 
 #include "log/chain.h"
 #include "partition.h"
+#include "slots.h"
 #include "sys/atomic.h"
+#include "sys/clock.h"
 #include "sys/errbuf.h"
 
 #define STRIDE_OFFSETS                                                                             \
@@ -135,7 +137,7 @@ static void close_others(struct eg_partition *p, uint64_t active) {
 
 bool eg_partition_seal(struct eg_daemon *d, struct eg_partition *p, struct eg_meta_mark *mark) {
     uint32_t slots = eg_partition_slots(p);
-    uint64_t active = eg_load_acquire(&p->ring->active);
+    uint64_t active;
     if (p->buffers == NULL &&
         is_marked(p)) { /* never used: it will begin where it would have begun */
         *mark = (struct eg_meta_mark){.partition_uid = p->uid,
@@ -144,8 +146,9 @@ bool eg_partition_seal(struct eg_daemon *d, struct eg_partition *p, struct eg_me
                                       .seq = eg_load_relaxed(&p->status->start_seq)};
         return true;
     }
-    if (p->buffers == NULL || eg_partition_failed(p) || active - p->active >= slots)
+    if (p->buffers == NULL || !eg_slots_follow(p, eg_mono_ns()))
         return false;
+    active = p->active;
     close_others(p, active);
     /* Somebody may have opened the next one just before. Then that is the last. */
     uint64_t next = eg_load_acquire(&p->ring->active);
@@ -160,6 +163,8 @@ bool eg_partition_seal(struct eg_daemon *d, struct eg_partition *p, struct eg_me
     if (eg_slot_seq(noted) != active || base < before ||
         base - before > (int64_t)(active - p->active) * eg_partition_records_max(p))
         return false;
+    p->base[slot] = base; /* nobody can follow any more */
+    p->active = active;
     /* Then take the end of the chain ourselves: whoever checked its slot before we closed it finds no place. */
     struct eg_chain c;
     bool sealed = false, more;

@@ -13,11 +13,14 @@
 #include "cmd_log.h"
 #include "sys/errbuf.h"
 
+#define EG_SAID 1 /* refused, and the user knows */
+
 struct repair {
     struct cli *c;
     bool yes;
     uint64_t actions, failures;
     char locked[PATH_MAX]; /* the lock that we have; "": none */
+    char busy[PATH_MAX];   /* the directory that a daemon uses, as was said */
     int lock;
     struct out out;
 };
@@ -42,6 +45,8 @@ static int take_lock(struct repair *r, const char *dir) {
     }
     if (strcmp(path, r->locked) == 0)
         return EAGRE_OK;
+    if (strcmp(path, r->busy) == 0)
+        return EG_SAID;
     int fd = open(file, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
     if (fd < 0)
         return eg_error_set(EAGRE_E_IO, "cannot open %s: %s", file, strerror(errno));
@@ -53,6 +58,7 @@ static int take_lock(struct repair *r, const char *dir) {
         if (e != EWOULDBLOCK)
             return eg_error_set(EAGRE_E_IO, "cannot lock %s: %s", file, strerror(e));
         pid[n > 0 ? strspn(pid, "0123456789") : 0] = '\0';
+        snprintf(r->busy, sizeof(r->busy), "%s", path);
         return eg_error_set(
             EAGRE_E_BUSY, "the directory %s is in use by eagred pid %s: stop it first (eagre down)",
             path, *pid != '\0' ? pid : "(unknown)");
@@ -162,12 +168,22 @@ static void repair_index(struct repair *r, const struct log_partition *p,
         cli_error(r->c, "%s", eg_error_text());
         return;
     }
-    bool missing = !k->file->has_index && k->state == LOG_WHOLE;
+    bool missing = !k->file->has_index && k->state == LOG_WHOLE && count > 0;
     if ((wrong != NULL || missing) &&
         act(r, k, missing ? "made its index" : "made its index anew",
             missing ? "would make its index" : "would make its index anew"))
         done(r, k, write_index(p, k, entries, count));
     free(entries);
+}
+
+/* Consumers read on behind it then; what it holds is for `eagre log dump`. */
+static void repair_damage(struct repair *r, const struct log_partition *p, const struct log_look *k) {
+    bool yes = act(r, k, "put aside as .log.damaged", "would put it aside as .log.damaged");
+    out_printf(&r->out, "  with its %" PRIu64 " good records: `eagre log dump` prints them, consumers %s\n",
+               k->scan.records + k->scan.behind_records,
+               yes ? "do not get them any more" : "would not get them any more");
+    if (yes)
+        done(r, k, put_aside(p, k));
 }
 
 static void repair_file(struct repair *r, const struct log_partition *p, const struct log_look *k) {
@@ -188,8 +204,7 @@ static void repair_file(struct repair *r, const struct log_partition *p, const s
         break;
     case LOG_DAMAGED:
     case LOG_NO_HEADER:
-        if (act(r, k, "put aside as .log.damaged", "would put it aside as .log.damaged"))
-            done(r, k, put_aside(p, k));
+        repair_damage(r, p, k);
         break;
     case LOG_UNREADABLE:
         out_text(&r->out, k->file->path);
@@ -206,6 +221,8 @@ static int each(struct log_partition *p, void *ctx) {
     struct eg_logfile_id ids = {0};
     struct log_look k;
     int rc = r->yes ? take_lock(r, p->dir) : EAGRE_OK;
+    if (rc == EG_SAID)
+        return CLI_REFUSED;
     if (rc != EAGRE_OK)
         return cli_fail(r->c, rc);
     for (size_t i = 0; i < p->count; i++) {

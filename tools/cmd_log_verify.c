@@ -89,7 +89,7 @@ static int each(struct log_partition *p, void *ctx) {
         v->pads += k.scan.pads;
         v->bytes += k.scan.data_end;
         if (k.file->aside)
-            problem(v, k.file->path, "was put aside as damaged");
+            problem(v, k.file->path, "was put aside as damaged: `eagre log dump` prints what is good in it");
         else if (k.state >= LOG_TORN)
             problem(v, k.file->path, "%s", k.problem);
         if (k.has_header && k.bytes > k.id.capacity)
@@ -152,6 +152,8 @@ int cmd_log_verify(struct cli *c, int argc, char **argv) {
                    "],\n  \"partitions\": %" PRIu64 ", \"segments\": %" PRIu64
                    ", \"records\": %" PRIu64 ", \"pads\": %" PRIu64 ", \"claims\": %" PRIu64 "}\n",
                    v.partitions, v.segments, v.records, v.pads, v.claims);
+    else if (!v.json && v.partitions == 0)
+        ; /* what was wrong is said already */
     else if (keeper != NULL)
         out_printf(&v.out,
                    "%" PRIu64 " partitions, %" PRIu64 " segments, %" PRIu64 " records, %" PRIu64

@@ -350,6 +350,7 @@ static void repair_puts_damage_aside_and_never_cuts_it(void **state) {
         1); /* the last one, too: later flushes lie behind */
     uint32_t before = digest();
     HAS(1, "would put it aside", "repair", b->data);
+    HAS(1, "consumers would not get them", "repair", b->data);
     assert_int_equal(digest(), before);
     size_t bytes = read_file(path_of(7, ".log"), &was);
     HAS(0, "put aside as .log.damaged", "repair", b->data, "--yes");
@@ -359,7 +360,7 @@ static void repair_puts_damage_aside_and_never_cuts_it(void **state) {
     free(is);
     assert_int_equal(access(path_of(6, ".log"), F_OK), -1);
     assert_int_equal(access(path_of(6, ".idx"), F_OK), -1);
-    HAS(1, "was put aside", "verify", b->data);
+    HAS(1, "was put aside as damaged: `eagre log dump`", "verify", b->data);
     assert_true(dumped(1, b->data) >= all_records - 4); /* what is good in it can still be had */
     /* one that was put aside before is not overwritten */
     make(b);
@@ -422,6 +423,30 @@ static void half_made_files_are_no_damage(void **state) {
     assert_int_equal(mkfifo(path_of(7, ".log"), 0600), 0);
     HAS(1, "cannot read it", "verify", b->data);
     HAS(1, "left as it is", "repair", b->data, "--yes");
+}
+
+/* A data directory with many partitions: said once. */
+static void refusals_are_said_once(void **state) {
+    const struct eg_test_bus *b = *state;
+    char path[192], other[160];
+    struct eg_run r;
+    make(b);
+    snprintf(other, sizeof(other), "%s/log/t7/4", b->data);
+    mkdir(other, 0700);
+    snprintf(path, sizeof(path), "%s/%020d.log", other, 1);
+    write_file(path, "", 0);
+    snprintf(path, sizeof(path), "%s/lock", b->data);
+    write_file(path, "4711\n", 5);
+    int fd = open(path, O_RDWR | O_CLOEXEC);
+    assert_int_equal(flock(fd, LOCK_EX | LOCK_NB), 0);
+    EG_RUN(&r, NULL, NULL, "eagre", "log", "repair", b->data, "--yes");
+    assert_int_equal(r.status, 5);
+    assert_int_equal(lines_of(r.err), 1);
+    eg_run_free(&r);
+    close(fd);
+    EG_RUN(&r, NULL, NULL, "eagre", "log", "verify", "/nowhere");
+    assert_string_equal(r.out, ""); /* and no "0 problems" */
+    eg_run_free(&r);
 }
 
 /* The daemon's own files. */
@@ -500,6 +525,7 @@ int main(void) {
         cmocka_unit_test_teardown(a_cut_tail_is_in_no_index, clear),
         cmocka_unit_test_teardown(repair_puts_damage_aside_and_never_cuts_it, clear),
         cmocka_unit_test_teardown(repair_keeps_off_a_daemons_files, clear),
+        cmocka_unit_test_teardown(refusals_are_said_once, clear),
         cmocka_unit_test_teardown(half_made_files_are_no_damage, clear),
         cmocka_unit_test_teardown(a_daemons_files_are_good, clear),
         cmocka_unit_test_teardown(survives_random_damage, clear),

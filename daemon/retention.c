@@ -30,7 +30,8 @@ struct removal {
     struct eg_meta *meta;
     struct eg_log_dir dir;
     struct eg_meta_disk note;
-    uint64_t first, last;
+    uint64_t seq[UNLINK_MAX]; /* not a range: after a crash they skip a million */
+    uint32_t count;
     int status;
     char text[EG_ERROR_TEXT_MAX];
 };
@@ -48,8 +49,8 @@ static int remove_files(void *arg) {
     struct removal *r = arg;
     r->status = eg_meta_disk_put(r->meta, &r->note, 1);
     EG_FAULT("trim.noted");
-    if (r->status == EAGRE_OK)
-        r->status = eg_log_dir_unlink(&r->dir, r->first, r->last);
+    for (uint32_t i = 0; r->status == EAGRE_OK && i < r->count; i++)
+        r->status = eg_log_dir_unlink(&r->dir, r->seq[i], r->seq[i]);
     if (r->status != EAGRE_OK)
         snprintf(r->text, sizeof(r->text), "%s", eg_error_text());
     return 0;
@@ -84,9 +85,8 @@ static void remove_below_start(struct eg_daemon *d, struct eg_partition *p) {
     r->meta = d->meta;
     r->dir = *eg_archive_dir(p);
     r->note = note_of(p);
-    r->first = f->seq;
-    for (uint32_t n = 0; n < UNLINK_MAX && (f = eg_files_at(t, 0)) != NULL && f->end >= 0 && f->end <= start; n++) {
-        r->last = f->seq;
+    while (r->count < UNLINK_MAX && (f = eg_files_at(t, 0)) != NULL && f->end >= 0 && f->end <= start) {
+        r->seq[r->count++] = f->seq;
         eg_files_drop_first(t);
     }
     r->job = (struct eg_io_job){.op = EG_IO_CALL, .call = remove_files, .arg = r, .done = files_removed};

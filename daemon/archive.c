@@ -493,20 +493,6 @@ int64_t eg_archive_base(const struct eg_partition *p) {
     return (int64_t)eg_load_relaxed(&p->status->durable_end);
 }
 
-void eg_archive_lag(const struct eg_partition *p, uint64_t *records, uint64_t *bytes) {
-    *records = *bytes = 0;
-    if (p->buffers == NULL || eg_partition_failed(p))
-        return;
-    uint32_t slot = (uint32_t)(p->active % eg_partition_slots(p));
-    uint32_t n = eg_slot_buffer(eg_load_relaxed(&p->status->slot[slot]));
-    uint64_t hint = eg_load_relaxed(&eg_buffer_header(p, n)->hint); /* a producer's word */
-    int64_t lag = p->base[slot] + (int64_t)eg_hint_index(hint) - (int64_t)eg_load_relaxed(&p->status->durable_end);
-    uint64_t seq = eg_load_relaxed(&p->status->archived_seq), at = eg_hint_pos(eg_load_relaxed(&p->status->archived_at));
-    uint64_t end = p->active * eg_partition_capacity(p) + p->tail, from = seq * eg_partition_capacity(p) + at;
-    *records = lag > 0 ? (uint64_t)lag : 0;
-    *bytes = lag > 0 && end > from ? end - from : 0;
-}
-
 /* ---- beginning and end -------------------------------------------------------------------------------------------------- */
 
 int eg_archive_open(struct eg_daemon *d, struct eg_partition *p, struct eg_file_table *table, const char *unrecovered) {

@@ -42,8 +42,6 @@ int eg_archive_resume(struct eg_daemon *d, struct eg_partition *p);
 
 /* Why its files could not be recovered, or NULL. */
 const char *eg_archive_unrecovered(const struct eg_partition *p);
-/* What is published and not durable; by the producers' words, for people. */
-void eg_archive_lag(const struct eg_partition *p, uint64_t *records, uint64_t *bytes);
 /* Its files: of segments that the ring has let go, and older ones. */
 struct eg_file_table *eg_archive_files(struct eg_partition *p);
 const struct eg_log_dir *eg_archive_dir(const struct eg_partition *p);

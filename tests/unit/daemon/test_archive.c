@@ -532,6 +532,100 @@ static void what_cannot_be_recovered_is_in_error(void **state) {
     assert_non_null(strstr(eg_error_text(), "no light"));
 }
 
+/* ---- what goes ------------------------------------------------------------------------------------------------------------ */
+
+static void look_at_retention(void) {
+    now += 2 * EG_NS_PER_S;
+    eg_retention_service.tick(&x.d, now);
+    settle();
+}
+
+static size_t files_there(void) {
+    struct eg_file_table t;
+    assert_int_equal(eg_log_dir_list(eg_archive_dir(x.p), &t), EAGRE_OK);
+    size_t n = t.count;
+    eg_files_free(&t);
+    return n;
+}
+
+static int64_t log_start(void) { return (int64_t)eg_load_relaxed(&x.p->status->log_start); }
+
+static void a_trim_is_noted_before_it_is_answered(void **state) {
+    struct eg_meta_disk note;
+    (void)state;
+    make_disk_topic("retention.ms", "-1");
+    produce_many(PER * 10 + 5);
+    want_all();
+    settle();
+    assert_int_equal(eg_retention_trim(&x.d, x.p, x.produced + 1), EAGRE_E_OFFSET_OUT_OF_RANGE);
+    assert_int_equal(eg_retention_trim(&x.d, x.p, PER * 3 + 7), EAGRE_OK);
+    assert_int_equal(log_start(), PER * 3 + 7);
+    assert_int_equal(eg_meta_disk_get(x.d.meta, x.p->uid, &note), EAGRE_OK);
+    assert_int_equal(note.log_start, PER * 3 + 7);
+    settle();
+    assert_int_equal(files_there(), 8); /* whole files go: 3 of 11 */
+    assert_int_equal(eg_files_at(eg_archive_files(x.p), 0)->seq, 3);
+    assert_int_equal(eg_retention_trim(&x.d, x.p, 5), EAGRE_OK); /* not back */
+    assert_int_equal(log_start(), PER * 3 + 7);
+    assert_int_equal(eg_retention_trim(&x.d, x.p, x.produced), EAGRE_OK);
+    settle();
+    look_at_retention();
+    assert_int_equal(files_there(), 1); /* the one that is written */
+    assert_int_equal(log_start(), x.produced);
+    x.p->status->log_start = 0; /* a trim that only finds what is not noted yet */
+    assert_int_equal(eg_retention_trim(&x.d, x.p, x.produced), EAGRE_OK);
+    assert_int_equal(log_start(), x.produced);
+}
+
+static void the_oldest_files_go_when_there_are_too_many_bytes(void **state) {
+    (void)state;
+    make_disk_topic("retention.bytes", "256K");
+    produce_many(PER * 40);
+    want_all();
+    settle();
+    for (int i = 0; i < 5; i++)
+        look_at_retention();
+    size_t n = files_there();
+    assert_in_range(n, 3, 6);
+    const struct eg_log_file *first = eg_files_at(eg_archive_files(x.p), 0);
+    assert_int_equal(log_start(), first->base);
+    assert_int_equal(durable(), x.produced);
+}
+
+static void what_is_too_old_goes_and_the_active_segment_too(void **state) {
+    (void)state;
+    make_disk_topic("retention.ms", "1000");
+    produce_many(PER * 3 + 5);
+    want_all();
+    settle();
+    for (int i = 0; i < 5; i++)
+        look_at_retention(); /* rolled, then written, then old: by the wall clock, so not yet */
+    assert_true(x.p->active > 3);
+    struct eg_file_table *files = eg_archive_files(x.p);
+    assert_int_equal(files->count, 4);
+    for (size_t i = 0; i < files->count; i++)
+        eg_files_at(files, i)->written_ns = 1;
+    look_at_retention();
+    assert_int_equal(files_there(), 0);
+    assert_int_equal(log_start(), x.produced);
+}
+
+/* The end of the last one is known after its scan only, or when the ring is there. */
+static void a_file_whose_end_is_not_known_stays(void **state) {
+    (void)state;
+    make_disk_topic("retention.ms", "1000");
+    produce_many(PER * 3);
+    want_all();
+    settle();
+    struct eg_file_table *files = eg_archive_files(x.p);
+    size_t count = files->count;
+    for (size_t i = 0; i < count; i++)
+        *eg_files_at(files, i) = (struct eg_log_file){.seq = i, .end = -1, .written_ns = 1};
+    look_at_retention();
+    assert_int_equal(files->count, count);
+    assert_true(files_there() >= count);
+}
+
 #define DISK(name) cmocka_unit_test_setup_teardown(name, setup_disk, teardown_disk)
 
 int main(void) {
@@ -556,6 +650,10 @@ int main(void) {
         DISK(a_hostile_frame_ends_the_partition_alone),
         DISK(a_topic_goes_with_jobs_under_way),
         DISK(what_cannot_be_recovered_is_in_error),
+        DISK(a_trim_is_noted_before_it_is_answered),
+        DISK(the_oldest_files_go_when_there_are_too_many_bytes),
+        DISK(what_is_too_old_goes_and_the_active_segment_too),
+        DISK(a_file_whose_end_is_not_known_stays),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -172,7 +172,7 @@ endfunction()
 if(TARGET eagred_core AND TARGET eagre_cli)
     set(scene tests/fuzz/scene.c tests/fuzz/watch.c tests/fuzz/quiet.c eagred_core)
     eg_fuzz(frames 8000)
-    eg_fuzz(logfile 3000)
+    eg_fuzz(logfile 1500)
     eg_fuzz(ring 1000 ${scene})
     if(NOT EAGRE_SANITIZE MATCHES "thread") # which cannot have memory taken away from it: fuzz/watch.h
         eg_fuzz(moving 60 ${scene})

@@ -149,11 +149,10 @@ static void show_places(struct inspect *x, const struct ring_partition *p,
         int64_t offset = s->base + (int64_t)w.index;
         ring_owner(p, w.owner, owner);
         if (x->json)
-            out_printf(o,
-                       "%s\n    {\"offset\": %" PRId64 ", \"position\": %" PRIu64
-                       ", \"%s\": \"%s\"",
-                       shown++ == 0 ? ", \"places\": [" : ",", offset, w.pos,
-                       claim ? "claimed_by" : "problem", claim ? owner : w.reason);
+            out_printf(
+                o, "%s\n    {\"offset\": %" PRId64 ", \"position\": %" PRIu64 ", \"%s\": \"%s\"",
+                shown++ == 0 ? ", \"places\": [" : ",", offset, w.pos,
+                claim ? "claimed_by" : "problem", claim ? owner : w.reason);
         else if (claim)
             out_printf(o,
                        "  %10s  offset %" PRId64 ", position %" PRIu64 ": %u claimed, %" PRIu64
@@ -206,7 +205,9 @@ static void show_ring_text(struct inspect *x, const struct ring_partition *p,
     }
     out_printf(o, "  %10" PRIu64, s->seq);
     if (s->base != EG_BASE_UNSET)
-        out_printf(o, "  %14" PRId64 "  %14" PRId64 "  %10" PRIu64 "  %6" PRIu64 "  %6" PRIu64 "  %10" PRIu64,
+        out_printf(o,
+                   "  %14" PRId64 "  %14" PRId64 "  %10" PRIu64 "  %6" PRIu64 "  %6" PRIu64
+                   "  %10" PRIu64,
                    s->base, sum->end, sum->records, sum->pads, sum->claims, sum->bytes);
     else
         out_printf(o, "  %14s  %14s  %10s  %6s  %6s  %10s", "-", "-", "-", "-", "-", "-");
@@ -223,16 +224,18 @@ static int each_ring(struct ring_partition *p, void *ctx) {
     if (!x->json) {
         out_text(o, x->shown++ > 0 ? "\n" : "");
         out_printf(o,
-                   "t%u/%u  partition id %u, %u segments of %" PRIu64 " bytes, log begins at offset %" PRId64,
-                   p->topic_uid, p->number, p->map.uid, p->map.slots, p->map.capacity, p->log_start);
+                   "t%u/%u  partition id %u, %u segments of %" PRIu64
+                   " bytes, log begins at offset %" PRId64,
+                   p->topic_uid, p->number, p->map.uid, p->map.slots, p->map.capacity,
+                   p->log_start);
         if (p->map.on_disk)
             out_printf(o, ", on disk up to offset %" PRId64, p->durable_end);
         if (p->count == 0)
             out_text(o, "\n  nobody used it yet\n");
         else
             out_printf(o, "\n  %10s  %14s  %14s  %10s  %6s  %6s  %10s  %-24s  %-24s  %4s  %s\n",
-                       "SEGMENT", "BASE", "END", "RECORDS", "PADS", "CLAIMS", "BYTES", "FIRST", "LATEST",
-                       "SLOT", "STATE");
+                       "SEGMENT", "BASE", "END", "RECORDS", "PADS", "CLAIMS", "BYTES", "FIRST",
+                       "LATEST", "SLOT", "STATE");
     }
     for (uint32_t i = 0; i < p->count; i++) {
         struct ring_sum sum = sum_up(p, &p->segments[i]);

@@ -177,9 +177,11 @@ static void repair_index(struct repair *r, const struct log_partition *p,
 }
 
 /* Consumers read on behind it then; what it holds is for `eagre log dump`. */
-static void repair_damage(struct repair *r, const struct log_partition *p, const struct log_look *k) {
+static void repair_damage(struct repair *r, const struct log_partition *p,
+                          const struct log_look *k) {
     bool yes = act(r, k, "put aside as .log.damaged", "would put it aside as .log.damaged");
-    out_printf(&r->out, "  with its %" PRIu64 " good records: `eagre log dump` prints them, consumers %s\n",
+    out_printf(&r->out,
+               "  with its %" PRIu64 " good records: `eagre log dump` prints them, consumers %s\n",
                k->scan.records + k->scan.behind_records,
                yes ? "do not get them any more" : "would not get them any more");
     if (yes)

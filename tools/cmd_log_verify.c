@@ -89,7 +89,8 @@ static int each(struct log_partition *p, void *ctx) {
         v->pads += k.scan.pads;
         v->bytes += k.scan.data_end;
         if (k.file->aside)
-            problem(v, k.file->path, "was put aside as damaged: `eagre log dump` prints what is good in it");
+            problem(v, k.file->path,
+                    "was put aside as damaged: `eagre log dump` prints what is good in it");
         else if (k.state >= LOG_TORN)
             problem(v, k.file->path, "%s", k.problem);
         if (k.has_header && k.bytes > k.id.capacity)

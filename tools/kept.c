@@ -27,8 +27,8 @@ static bool daemon_listens(const char *path) {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
     int sock = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     snprintf(address.sun_path, sizeof(address.sun_path), "%s", path);
-    bool yes =
-        sock >= 0 && (connect(sock, (struct sockaddr *)&address, sizeof(address)) == 0 || errno == EAGAIN);
+    bool yes = sock >= 0 && (connect(sock, (struct sockaddr *)&address, sizeof(address)) == 0 ||
+                             errno == EAGAIN);
     if (sock >= 0)
         close(sock);
     return yes;
@@ -73,8 +73,8 @@ static int list_some(struct kept *k, int sock, struct eg_keeper_message *m, cons
     m->op = EG_KEEPER_LIST;
     m->count = 0;
     if (eg_sendmsg_fds(sock, m, eg_keeper_message_bytes(0), NULL, 0, 0) < 0)
-        return eg_error_set(EAGRE_E_CLOSED,
-                            "the keeper of %s hung up: is this its user, or root?", socket);
+        return eg_error_set(EAGRE_E_CLOSED, "the keeper of %s hung up: is this its user, or root?",
+                            socket);
     if (!wait_readable(sock))
         return eg_error_set(EAGRE_E_BUSY,
                             "the keeper of %s does not answer: a daemon uses it (one that starts, "
@@ -159,15 +159,16 @@ int kept_map(const struct kept_object *o, void **out) {
     off_t hole = lseek(o->fd, 0, SEEK_HOLE), data = 0, size = (off_t)o->bytes;
     if (hole < 0 || hole >= size) /* also where the kernel does not tell */
         return eg_map(o->fd, 0, o->bytes, false, out);
-    uint8_t *at = mmap(NULL, o->bytes, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    uint8_t *at =
+        mmap(NULL, o->bytes, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (at == MAP_FAILED)
         return eg_error_set(EAGRE_E_NO_MEMORY, "%s: cannot map %zu bytes: %s", o->name, o->bytes,
                             strerror(errno));
     for (int pieces = 0; (data = lseek(o->fd, data, SEEK_DATA)) >= 0 && data < size; data = hole) {
         hole = lseek(o->fd, data, SEEK_HOLE);
         if (hole <= data || hole > size || pieces++ == PIECES_MAX ||
-            mmap(at + data, (size_t)(hole - data), PROT_READ, MAP_SHARED | MAP_FIXED, o->fd, data) ==
-                MAP_FAILED) {
+            mmap(at + data, (size_t)(hole - data), PROT_READ, MAP_SHARED | MAP_FIXED, o->fd,
+                 data) == MAP_FAILED) {
             int e = errno;
             munmap(at, o->bytes);
             return eg_error_set(EAGRE_E_SYSTEM, "%s: cannot map it: %s", o->name,

@@ -30,8 +30,8 @@ static int fetch_buffer(struct eg_partition_map *m, uint32_t number) {
     snprintf(name, sizeof(name), "p%u.b%u", m->uid, number);
     const struct kept_object *o = kept_find(kept, name);
     if (o == NULL || o->bytes != m->capacity)
-        return eg_error_set(EAGRE_E_CORRUPT, "the keeper has no buffer %s of %" PRIu64 " bytes", name,
-                            m->capacity);
+        return eg_error_set(EAGRE_E_CORRUPT, "the keeper has no buffer %s of %" PRIu64 " bytes",
+                            name, m->capacity);
     int rc = kept_map(o, &at);
     if (rc != EAGRE_OK)
         return rc;
@@ -75,7 +75,8 @@ static void look_at_slot(struct ring_partition *p, uint32_t slot) {
     s->base = eg_load_acquire(&eg_map_header(&p->map, s->buffer)->base);
     /* Without: opened by a producer that died before it could say where it begins. */
     if (s->base != EG_BASE_UNSET && (s->base < 0 || s->base > EG_OFFSET_MAX)) {
-        snprintf(s->problem, sizeof(s->problem), "its base offset %" PRId64 " is not possible", s->base);
+        snprintf(s->problem, sizeof(s->problem), "its base offset %" PRId64 " is not possible",
+                 s->base);
         s->data = NULL;
     }
 }
@@ -94,7 +95,8 @@ void ring_again(struct ring_partition *p) {
 /* ---- finding them ------------------------------------------------------------------------------------------- */
 
 /* NULL, after saying why, or what lies there. */
-static void *map_object(const struct finder *f, uint32_t topic_uid, const char *kind, size_t *bytes) {
+static void *map_object(const struct finder *f, uint32_t topic_uid, const char *kind,
+                        size_t *bytes) {
     char name[EG_KEPT_NAME];
     void *at;
     snprintf(name, sizeof(name), "t%u.%s", topic_uid, kind);
@@ -124,7 +126,9 @@ static int visit_partition(const struct finder *f, const struct eg_topic_status 
     m->ctx = (void *)(uintptr_t)f->kept;
     m->topic = (struct eg_topic_status *)(uintptr_t)t;
     m->status = eg_status_of(m->topic, number);
-    m->ring = (struct eg_ring *)(void *)((uint8_t *)ring + number * eg_ring_stride(t->ring_segments, t->segment_bytes));
+    m->ring =
+        (struct eg_ring *)(void *)((uint8_t *)ring +
+                                   number * eg_ring_stride(t->ring_segments, t->segment_bytes));
     m->capacity = t->segment_bytes;
     m->slots = t->ring_segments;
     m->align = t->align;
@@ -150,8 +154,10 @@ static int visit_topic(const struct finder *f, uint32_t topic_uid, int64_t parti
     int code = CLI_FAILED;
     struct eg_topic_status *t = map_object(f, topic_uid, "status", &status_bytes);
     void *ring = NULL;
-    if (t != NULL && (eg_topic_status_check(t, status_bytes) != EAGRE_OK || t->topic_uid != topic_uid)) {
-        cli_error(f->c, "t%u: %s", topic_uid, t->topic_uid != topic_uid ? "it is another topic's" : eg_error_text());
+    if (t != NULL &&
+        (eg_topic_status_check(t, status_bytes) != EAGRE_OK || t->topic_uid != topic_uid)) {
+        cli_error(f->c, "t%u: %s", topic_uid,
+                  t->topic_uid != topic_uid ? "it is another topic's" : eg_error_text());
     } else if (t != NULL && eg_load_acquire(&t->state) == EG_TOPIC_DELETED) {
         cli_error(f->c, "t%u was deleted", topic_uid);
         code = CLI_OK;
@@ -228,14 +234,16 @@ int ring_for_each(struct cli *c, const char *socket, int argc, char **argv,
 
 /* ---- walking ---------------------------------------------------------------------------------------------------- */
 
-void ring_walk_init(struct ring_walk *w, const struct ring_partition *p, const struct ring_segment *s) {
+void ring_walk_init(struct ring_walk *w, const struct ring_partition *p,
+                    const struct ring_segment *s) {
     uint64_t allocated = eg_load_acquire(&eg_map_header(&p->map, s->buffer)->allocated);
-    *w = (struct ring_walk){.chain = {.base = s->data,
-                                      .capacity = p->map.capacity,
-                                      .allocated = allocated < p->map.capacity ? allocated : p->map.capacity,
-                                      .align = p->map.align,
-                                      .pos = EG_SEGMENT_DATA},
-                            .seed = eg_frame_seed(p->map.uid, s->seq)};
+    *w = (struct ring_walk){
+        .chain = {.base = s->data,
+                  .capacity = p->map.capacity,
+                  .allocated = allocated < p->map.capacity ? allocated : p->map.capacity,
+                  .align = p->map.align,
+                  .pos = EG_SEGMENT_DATA},
+        .seed = eg_frame_seed(p->map.uid, s->seq)};
 }
 
 enum ring_step ring_next(struct ring_walk *w) {

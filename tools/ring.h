@@ -62,7 +62,8 @@ struct ring_walk {
 };
 
 /* s has data. */
-void ring_walk_init(struct ring_walk *w, const struct ring_partition *p, const struct ring_segment *s);
+void ring_walk_init(struct ring_walk *w, const struct ring_partition *p,
+                    const struct ring_segment *s);
 enum ring_step ring_next(struct ring_walk *w);
 
 /* "owner 3 (pid 4711)", "owner 3 (gone)" */

@@ -44,7 +44,8 @@ static void make_frame(struct fuzz_in *in) {
                            .vlen = (kind & 32) != 0 ? EG_NULL_LENGTH : bytes,
                            .hlen = (kind & 16) != 0 ? bytes & 31 : 0,
                            .slack = (kind & 64) != 0 ? bytes & 127 : 0,
-                           .timestamp_ns = made.id.created_ns + (int64_t)made.pos * (kind & 16 ? -7 : 5)};
+                           .timestamp_ns =
+                               made.id.created_ns + (int64_t)made.pos * (kind & 16 ? -7 : 5)};
     if (left < bytes + 512)
         return;
     uint64_t length = eg_align_up(EG_FRAME_HEADER + bytes, made.id.align);
@@ -72,8 +73,8 @@ static void archive_bytes(struct fuzz_in *in, bool crcs_good) {
             f->index = (uint32_t)made.index;
             f->crc = eg_frame_crc(made.l.seed, made.pos, word, f->index, f, v.payload);
         }
-        if (eg_logfile_frame_write(&made.l, made.bytes + made.pos, f, word, made.pos, made.index, made.flush,
-                                   &out) != EAGRE_OK)
+        if (eg_logfile_frame_write(&made.l, made.bytes + made.pos, f, word, made.pos, made.index,
+                                   made.flush, &out) != EAGRE_OK)
             return;
         FUZZ_REQUIRE(eg_logfile_frame_check(&made.l, made.pos, made.index, &is) == NULL);
         FUZZ_REQUIRE(is.kind == out.kind && is.length == out.length && is.count == out.count &&
@@ -98,7 +99,8 @@ static void damage(struct fuzz_in *in, uint8_t *data, size_t size, bool large) {
 
 /* ---- what must hold -------------------------------------------------------------------------------------- */
 
-static bool lies_in(const struct eg_logfile *l, const struct eg_logfile_frame *f, const uint8_t *p, uint64_t n) {
+static bool lies_in(const struct eg_logfile *l, const struct eg_logfile_frame *f, const uint8_t *p,
+                    uint64_t n) {
     const uint8_t *from = l->data + f->pos + EG_FRAME_HEADER, *to = l->data + f->pos + f->length;
     return p == NULL || (p >= from && p <= to && n <= (uint64_t)(to - p));
 }
@@ -113,7 +115,8 @@ static void take_walk(const struct eg_logfile *l) {
         if (walk.stop != EG_STEP_RECORD && walk.stop != EG_STEP_PAD)
             break;
         const struct eg_frame_view *v = &it.frame.view;
-        FUZZ_REQUIRE(it.pos > pos && it.pos <= l->bytes && it.index > index - (it.frame.count == 0));
+        FUZZ_REQUIRE(it.pos > pos && it.pos <= l->bytes &&
+                     it.index > index - (it.frame.count == 0));
         FUZZ_REQUIRE(it.frame.pos == pos && it.frame.index == (uint32_t)index);
         if (walk.stop == EG_STEP_RECORD)
             FUZZ_REQUIRE(lies_in(l, &it.frame, v->key, v->key_length) &&
@@ -158,7 +161,8 @@ static void check_scan(const struct eg_logfile *l, uint64_t mark, uint32_t which
                                      s.behind_end > s.next_pos && s.behind_index >= s.next_index));
     if (which == 0 || which >= walk.count)
         return;
-    eg_logfile_scan(l, walk.frame[which].pos, walk.frame[which].index, walk.frame[which - 1].flush, mark, &again);
+    eg_logfile_scan(l, walk.frame[which].pos, walk.frame[which].index, walk.frame[which - 1].flush,
+                    mark, &again);
     FUZZ_REQUIRE(again.good_pos == s.good_pos && again.good_index == s.good_index);
     FUZZ_REQUIRE(again.verdict == s.verdict && again.next_pos == s.next_pos);
 }
@@ -172,8 +176,8 @@ static void forge_index(const struct eg_logfile *l, struct eg_logindex_entry *en
     }
 }
 
-static void check_index(const struct eg_logfile_id *id, const uint8_t *data, uint64_t bytes, uint64_t index,
-                        int64_t time) {
+static void check_index(const struct eg_logfile_id *id, const uint8_t *data, uint64_t bytes,
+                        uint64_t index, int64_t time) {
     struct eg_logindex x;
     uint64_t pos, at;
     int rc = eg_logindex_open(&x, id, data, bytes);
@@ -186,16 +190,19 @@ static void check_index(const struct eg_logfile_id *id, const uint8_t *data, uin
 }
 
 /* Consumers get what the walk found, from any offset and from any time on, whatever the index is like. */
-static void check_cold(const struct eg_logfile_id *id, const struct eg_cold_file *file, uint64_t from, int64_t time,
-                       bool index_lies) {
+static void check_cold(const struct eg_logfile_id *id, const struct eg_cold_file *file,
+                       uint64_t from, int64_t time, bool index_lies) {
     static struct eg_topic_status topic;
     static struct eg_partition_map m;
     struct eg_cold c = {0};
     int64_t offset = id->base + (int64_t)from, found = -1;
     uint32_t i = 0;
     topic.topic_uid = id->topic_uid;
-    m = (struct eg_partition_map){.topic = &topic, .uid = id->partition_uid, .number = id->partition,
-                                  .align = id->align, .capacity = id->capacity};
+    m = (struct eg_partition_map){.topic = &topic,
+                                  .uid = id->partition_uid,
+                                  .number = id->partition,
+                                  .align = id->align,
+                                  .capacity = id->capacity};
     while (i < walk.count && (!walk.frame[i].record || walk.frame[i].index < from))
         i++;
     int rc = eg_cold_begin(&c, &m, file, offset);
@@ -224,14 +231,15 @@ static void check_cold(const struct eg_logfile_id *id, const struct eg_cold_file
     else if (i < walk.count)
         FUZZ_REQUIRE(rc == EAGRE_OK && found == id->base + (int64_t)walk.frame[i].index);
     else
-        FUZZ_REQUIRE(walk.stop == EG_STEP_BAD ? rc == EAGRE_E_CORRUPT : rc == EAGRE_OK && found == file->end);
+        FUZZ_REQUIRE(walk.stop == EG_STEP_BAD ? rc == EAGRE_E_CORRUPT
+                                              : rc == EAGRE_OK && found == file->end);
     (void)eg_cold_first_time(&m, file);
 }
 
 /* ---- one input -------------------------------------------------------------------------------------------- */
 
-static void check_file(const struct eg_logfile_id *id, const uint8_t *file, uint64_t bytes, struct fuzz_in *in,
-                       uint8_t flags, uint32_t mark, uint16_t where) {
+static void check_file(const struct eg_logfile_id *id, const uint8_t *file, uint64_t bytes,
+                       struct fuzz_in *in, uint8_t flags, uint32_t mark, uint16_t where) {
     struct eg_logfile l;
     struct eg_logindex_builder b;
     struct {
@@ -243,7 +251,8 @@ static void check_file(const struct eg_logfile_id *id, const uint8_t *file, uint
     check_find(&l, walk.pos, walk.index);
     check_find(&l, (uint64_t)where << 2, where);
     uint64_t near = walk.pos - 64 + mark % 129;
-    check_scan(&l, mark >> 31 && near <= CAPACITY ? near : mark % (CAPACITY + 1), walk.count > 0 ? where % walk.count : 0);
+    check_scan(&l, mark >> 31 && near <= CAPACITY ? near : mark % (CAPACITY + 1),
+               walk.count > 0 ? where % walk.count : 0);
 
     memset(&x, 0, sizeof(x));
     eg_logindex_header_make(&x.header, id);
@@ -261,7 +270,8 @@ static void check_file(const struct eg_logfile_id *id, const uint8_t *file, uint
     FUZZ_REQUIRE(index != NULL);
     memcpy(index, &x, index_bytes);
     uint64_t seek = walk.index > 0 ? where % (walk.index + 2) : where % 3;
-    int64_t time = walk.count > 0 ? walk.frame[where % walk.count].timestamp_ns + where % 3 - 1 : where;
+    int64_t time =
+        walk.count > 0 ? walk.frame[where % walk.count].timestamp_ns + where % 3 - 1 : where;
     check_index(id, index, index_bytes, seek, time);
     struct eg_cold_file cold = {.data = file,
                                 .bytes = bytes,

@@ -37,7 +37,8 @@ static void for_each_kept(void (*f)(const char *name, int fd, void *ctx), void *
     do {
         size_t got;
         bool cut;
-        m = (struct eg_keeper_message){.magic = EG_KEEPER_MAGIC, .op = EG_KEEPER_LIST, .from = m.from};
+        m = (struct eg_keeper_message){
+            .magic = EG_KEEPER_MAGIC, .op = EG_KEEPER_LIST, .from = m.from};
         assert_true(eg_sendmsg_fds(sock, &m, eg_keeper_message_bytes(0), NULL, 0, 0) > 0);
         struct pollfd readable = {.fd = sock, .events = POLLIN};
         assert_int_equal(poll(&readable, 1, EG_TEST_LIMIT_MS), 1);
@@ -135,7 +136,8 @@ static int end(void **state) {
 
 static char *dump(int status) {
     struct eg_run r;
-    EG_RUN(&r, NULL, NULL, "eagre", "log", "dump", "--keeper", bus->socket, "t2/0", "-f", "%o %s\\n");
+    EG_RUN(&r, NULL, NULL, "eagre", "log", "dump", "--keeper", bus->socket, "t2/0", "-f",
+           "%o %s\\n");
     if (r.status != status)
         fail_msg("eagre log dump --keeper: exit status %d: %s", r.status, r.err);
     free(r.err);
@@ -193,12 +195,14 @@ static void the_ring_is_shown_and_nothing_changes(void **state) {
 
     SAYS(0, "t2/0  partition id ", "inspect", "--keeper", bus->socket);
     SAYS(0, "t2/1  partition id ", "inspect", "--keeper", bus->socket);
-    SAYS(0, "log begins at offset 0, on disk up to offset 0\n", "inspect", "--keeper", bus->socket, "t3");
+    SAYS(0, "log begins at offset 0, on disk up to offset 0\n", "inspect", "--keeper", bus->socket,
+         "t3");
     SAYS(0, "nobody used it yet\n", "inspect", "--keeper", bus->socket, "t2/1");
     SAYS(0, "by owner 2 (gone)\n", "inspect", "--keeper", bus->socket, "t2/0");
     SAYS(0, "\"claimed_by\": \"owner 2 (gone)\"", "inspect", "--keeper", bus->socket, "--format",
          "json");
-    SAYS(0, "1 partitions, 2 segments, 1580 records, 0 pads, 2 open", "verify", "--keeper", bus->socket, "t2/0");
+    SAYS(0, "1 partitions, 2 segments, 1580 records, 0 pads, 2 open", "verify", "--keeper",
+         bus->socket, "t2/0");
     SAYS(0, "2 open claims: 0 problems", "verify", "--keeper", bus->socket);
     SAYS(0, "\"claims\": 2}", "verify", "--keeper", bus->socket, "--format", "json");
 
@@ -224,7 +228,8 @@ static void the_next_daemon_finds_all_of_it(void **state) {
     int64_t next = put(by_us, BEFORE + 2 * BEHIND + 2);
     assert_int_equal(next, BEFORE + 2 * BEHIND + 2);
     eg_wait_figure("clients", 1);
-    EG_RUN(&r, bus, NULL, "eagre", "consume", "m", "-p", "0", "-o", "beginning", "-c", "100", "-f", "%o %s\\n");
+    EG_RUN(&r, bus, NULL, "eagre", "consume", "m", "-p", "0", "-o", "beginning", "-c", "100", "-f",
+           "%o %s\\n");
     assert_int_equal(r.status, 0);
     if (strstr(records, r.out) == NULL)
         fail_msg("not what the dump had: %.200s", r.out);
@@ -281,7 +286,8 @@ static void write_long_frame(const char *name, int fd, void *ctx) {
         eg_load_relaxed(&h.base) != 0)
         return;
     uint64_t length = 8u << 20, all = h.capacity;
-    struct eg_frame f = {.crc = 1, .index = 1, .key_length = EG_NULL_LENGTH, .value_length = (uint32_t)length - 64};
+    struct eg_frame f = {
+        .crc = 1, .index = 1, .key_length = EG_NULL_LENGTH, .value_length = (uint32_t)length - 64};
     uint64_t word = eg_word_make(EG_PUBLISHED, EG_KIND_DATA, false, length, 1, 2);
     eg_store_relaxed(&f.word, word);
     assert_int_equal(pwrite(fd, &f, sizeof(f), EG_SEGMENT_DATA + 64), sizeof(f));

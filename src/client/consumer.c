@@ -211,8 +211,9 @@ static int about(eagre_consumer_t *c, const char *topic, int32_t partition, stru
         return rc;
     if (topic == NULL)
         return eg_error_set(EAGRE_E_INVALID, "no topic was given");
-    /* Of an instance that was stopped or replaced, the memory tells nothing any more. */
-    if (__builtin_expect(stopped(c) || eg_load_relaxed(&c->e->generation) != c->generation, 0)) {
+    /* Of an instance that was stopped or replaced, the memory tells nothing any more. But what was polled stays. */
+    if (__builtin_expect(c->current == NULL &&
+                             (stopped(c) || eg_load_relaxed(&c->e->generation) != c->generation), 0)) {
         rc = check_session(c);
         if (rc != EAGRE_OK && rc != EAGRE_E_NO_DAEMON)
             return rc;

@@ -137,8 +137,8 @@ static bool claim(struct torture_client *k, const struct target *t) {
     if (length > 0)
         memcpy(c.key, key, length);
     memcpy(c.value, values[0], size / 2);
-    if (torture_chance(k, 8))
-        torture_pause_us(torture_pick(k, 2000));
+    if (torture_chance(k, 4))
+        torture_pause_us(torture_pick(k, torture_chance(k, 8) ? 20000 : 2000));
     memcpy((uint8_t *)c.value + size / 2, values[0] + size / 2, size - size / 2);
     if (torture_chance(k, 5)) {
         history_aborted(&k->log, sequence);

@@ -90,7 +90,7 @@ void step_client_killed(enum step_operation op, const struct step_options *o) {
     for (const struct step_point *p; (p = step_walk_next(&walk)) != NULL; round++) {
         step_points_say(p, step_operation_name(op), "killed");
         begin(&t, &w, op);
-        walk.missed += !reach(&t, p);
+        step_walk_count(&walk, reach(&t, p));
         trace_kill(&t, false);
         go_on(&w, round);
         step_check(&w);
@@ -111,7 +111,7 @@ static void meanwhile(struct step_world *w, enum step_operation op, unsigned rou
     case 0:
         break;
     case 1: /* somebody takes the place that it has in mind */
-        w->last = step_produce(&w->source, STEP_SMALL);
+        w->last = step_produce(&w->source, STEP_TINY);
         break;
     case 2: /* the segment ends */
         w->gaps |= step_is_reader(op);
@@ -139,7 +139,7 @@ void step_client_stopped(enum step_operation op, const struct step_options *o) {
     step_walk_begin(&walk, o, &points);
     for (const struct step_point *p; (p = step_walk_next(&walk)) != NULL; round++) {
         step_points_say(p, step_operation_name(op), "stopped");
-        walk.missed += !reach(&t, p);
+        step_walk_count(&walk, reach(&t, p));
         meanwhile(&w, op, round);
         while (trace_pc(&t) != (uintptr_t)step_end)
             if (trace_go(&t, "a client to end its operation") == 0)

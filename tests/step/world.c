@@ -13,6 +13,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#define FETCH_MS 2
+
 char step_when[160] = "at first";
 
 void step_ok(int rc, const char *call) {
@@ -178,8 +180,19 @@ static void look_at_watermarks(struct step_world *w) {
                       history_now());
 }
 
-void step_drain(struct step_world *w) {
+void step_glance(struct step_world *w) {
     while (step_poll(&w->sink, 32, 0) > 0) {}
+}
+
+void step_drain(struct step_world *w) {
+    int64_t lag;
+    for (;;) {
+        step_glance(w);
+        STEP_OK(eagre_consumer_lag(w->sink.c, STEP_TOPIC, 0, &lag));
+        /* A poll that does not wait does not wait for a buffer that must be fetched, either. */
+        if (lag == 0 || step_poll(&w->sink, 32, FETCH_MS) == 0)
+            break;
+    }
 }
 
 void step_read_to(struct step_world *w, int64_t end) {

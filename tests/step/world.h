@@ -19,7 +19,8 @@
 #define STEP_TOPIC "t"
 #define STEP_SEGMENT 65536u
 #define STEP_FILLER 8192u /* the largest frame */
-#define STEP_SMALL 100u   /* value bytes of an ordinary record */
+#define STEP_SMALL 100u   /* value bytes of an ordinary record: a frame of 192 */
+#define STEP_TINY 60u     /* of one that still finds room where the other does not: 128 */
 #define STEP_FRAME_HEADER 32u
 #define STEP_LOG_RECORDS 65536u
 #define STEP_ROUNDS_A_LOG 32 /* then the logs begin anew, since each check reads all of them */
@@ -84,7 +85,9 @@ void step_look_again(struct step_sink *k);
 void step_seek(struct step_sink *k, int64_t offset);
 int64_t step_position(struct step_sink *k);
 
-/* Read all that is there now, without waiting. */
+/* Read what can be read without a daemon. */
+void step_glance(struct step_world *w);
+/* Read all that is there now: what is claimed and not published is not waited for. */
 void step_drain(struct step_world *w);
 /* Read until everything below `end` was seen: waits for it. */
 void step_read_to(struct step_world *w, int64_t end);

@@ -40,6 +40,12 @@ struct eg_topic *eg_topic_by_name(struct eg_daemon *d, const char *name) {
     return found ? d->topics->list[at] : NULL;
 }
 
+size_t eg_topic_place_after(struct eg_daemon *d, const char *name) {
+    bool found;
+    size_t at = place_of(d->topics, name, &found);
+    return at + found;
+}
+
 struct eg_topic *eg_topic_by_uid(struct eg_daemon *d, uint32_t uid) {
     for (size_t i = 0; i < d->topics->count; i++)
         if (d->topics->list[i]->meta.uid == uid)
@@ -324,6 +330,8 @@ int eg_topic_delete(struct eg_daemon *d, const struct eg_peer *peer, const char 
     eg_topic_mark_deleted(t->status, t->ring, t->ring_stride);
     EG_FAULT("delete.marked");
     eg_clients_ring_all(d);
+    t->deleted = true;
+    t->in_use = t->client_count > 0;
     eg_clients_forget_topic(d, t);
     list_remove(d, t);
     eg_log_info("topic '%s' deleted by user %u", name, (unsigned)peer->uid);

@@ -31,6 +31,8 @@ struct eg_topic {
     struct eg_partition **part;
 
     struct eg_account *account; /* of who created it */
+    bool deleted;               /* its memory goes: graves.c */
+    bool in_use;                /* then: somebody may still read in it */
     uint64_t committed;         /* bytes of memory.max that it has */
     uint64_t buffers;           /* of its rings, whether opened or not */
     uint64_t pinned_bytes; /* of detached buffers: what pinned.bytes.max is about */
@@ -55,6 +57,8 @@ struct eg_topics {
 struct eg_topic *eg_topic_by_name(struct eg_daemon *d, const char *name);
 /* The same for a name from outside: checked. A bad name's error, or EAGRE_E_UNKNOWN_TOPIC. */
 int eg_topic_find(struct eg_daemon *d, const char *name, struct eg_topic **out);
+/* Where in the list the names behind this one begin. */
+size_t eg_topic_place_after(struct eg_daemon *d, const char *name);
 struct eg_topic *eg_topic_by_uid(struct eg_daemon *d, uint32_t uid);
 /* So many buffers of t more (or fewer) beyond those of its rings. */
 void eg_topic_count_extra(struct eg_daemon *d, struct eg_topic *t, int64_t buffers);

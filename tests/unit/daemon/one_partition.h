@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "clients.h"
+#include "graves.h"
 #include "log/check.h"
 #include "log/reader.h"
 #include "log/rotate.h"
@@ -144,6 +145,7 @@ static inline int teardown(void **state) {
         assert_int_equal(x.d.figures.memory_pinned, 0);
         assert_int_equal(x.d.figures.memory_committed, 0);
         assert_int_equal(x.d.topics->extra_bytes, 0);
+        assert_true(eg_graves_finish(&x.d));
         free(x.producer.page);
         free(x.consumer.page);
     }

@@ -223,15 +223,22 @@ static void sign_for(const eagre_claim_t *claim, uint32_t owner) {
 }
 
 static void nobody_is_killed_for_what_another_wrote(void **state) {
+    eagre_t *reader;
+    eagre_consumer_t *reads;
     eagre_claim_t claim;
     (void)state;
     pid_t idle = eg_start(be_idle, 0); /* it is client 2 */
+    OK(eagre_open(b.socket, &reader)); /* and this one is 3 */
+    OK(eagre_consumer_open(reader, NULL, &reads));
+    OK(eagre_consumer_assign(reads, "t", 0));
     eg_expect("idle");
     eg_claim(p, &claim);
     sign_for(&claim, 2);
     wait_for_log("but it does not use that segment", 4);
     assert_int_equal(eg_figure("stalls.oldest.pid"), idle);
     assert_true(lives(idle));
+    sign_for(&claim, 3);
+    wait_for_log("client 3 has begun and not published: that is no producer of this topic", 1);
     sign_for(&claim, 777);
     wait_for_log("client 777 has begun and not published: that is no producer of this topic", 3);
     assert_int_equal(eg_figure("stalls.oldest.pid"), 0);
@@ -239,6 +246,8 @@ static void nobody_is_killed_for_what_another_wrote(void **state) {
     sign_for(&claim, 1);
     OK(eagre_producer_commit(p, &claim));
     eg_expect("claim");
+    eagre_consumer_close(reads);
+    eagre_close(reader);
     kill(idle, SIGKILL);
     eg_wait_exit(idle);
 }

@@ -478,7 +478,7 @@ static __attribute__((cold)) int check_session(eagre_consumer_t *c) {
     if (eg_load_relaxed(&c->e->generation) != c->generation) {
         rc = reopen(c);
         if (rc == EAGRE_E_WOULD_BLOCK)
-            rc = EAGRE_E_NO_DAEMON; /* half done: the next call goes on */
+            rc = EAGRE_OK; /* half done: nothing comes yet, and the next call goes on */
     }
     return rc;
 }

@@ -450,7 +450,7 @@ static struct {
     _Atomic uint64_t seen;
     _Atomic int stop;
     uint64_t sent;
-    int rc;
+    _Atomic int rc;
 } load;
 
 /* As far ahead as the ring holds it, for the consumer is to see each one. */

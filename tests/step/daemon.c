@@ -224,9 +224,7 @@ static void revive(struct run *r) {
     finish_victim(r);
     /* Those whose memory is mapped go on without it. */
     look_at_held(r);
-    if (kinds[r->what].hold == 0)
-        step_produce(&r->w.source, STEP_SMALL);
-    step_glance(&r->w);
+    step_use_up(&r->w);
     eg_bus_start(&r->w.bus, NULL);
     check(r);
 }
@@ -305,10 +303,7 @@ void step_daemon_killed(enum step_daemon what, const struct step_options *o) {
 /* While it stands still, somebody may take the oldest segment in hand, which it is about to clean. (That is
  * another process: what is not mapped yet cannot be had now, and who wants it waits for the daemon.) */
 static void meanwhile(struct run *r) {
-    if (r->what == STEP_REPAIR) {
-        step_produce(&r->w.source, STEP_SMALL);
-        step_glance(&r->w);
-    }
+    step_use_up(&r->w);
     if (r->what == STEP_RETIRE && trace_step(&r->reader)) {
         trace_run(&r->reader);
         for (int i = 0; i < READER_MS && !trace_has_stopped(&r->reader); i++)

@@ -136,7 +136,7 @@ if(soak AND TARGET eagred AND CMAKE_C_COMPILER_ID STREQUAL "GNU" AND NOT EAGRE_S
     eg_test_settings(eg_soak)
     target_link_libraries(eg_soak PRIVATE eg_helpers_system)
     add_dependencies(eg_soak eagred eagre_keeper)
-    add_test(NAME soak/cycles COMMAND eg_soak --cycles 2000 --seed 1)
+    add_test(NAME soak/cycles COMMAND eg_soak --cycles 1000 --seed 1)
     set_tests_properties(soak/cycles PROPERTIES LABELS soak TIMEOUT ${EG_TEST_TIMEOUT})
 endif()
 

@@ -221,11 +221,11 @@ static void revive(struct run *r) {
     trace_kill(&r->daemon, true);
     if (eg_bus_wait(&r->w.bus) != 128 + SIGKILL)
         ended();
-    finish_victim(r);
     /* Those whose memory is mapped go on without it. */
     look_at_held(r);
     step_use_up(&r->w);
     eg_bus_start(&r->w.bus, NULL);
+    finish_victim(r); /* it may have waited for the daemon */
     check(r);
 }
 

@@ -145,10 +145,11 @@ static inline int teardown(void **state) {
         assert_int_equal(x.d.figures.memory_pinned, 0);
         assert_int_equal(x.d.figures.memory_committed, 0);
         assert_int_equal(x.d.topics->extra_bytes, 0);
-        assert_true(eg_graves_finish(&x.d));
+        assert_non_null(x.d.graves); /* the service's tick would give it back */
         free(x.producer.page);
         free(x.consumer.page);
     }
+    eg_graves_finish(&x.d);
     free(x.d.topics->list);
     free(x.d.topics);
     eg_clients_service.stop(&x.d, false);

@@ -188,7 +188,7 @@ void torture_produce(struct torture_client *k) {
     struct target targets[TORTURE_TOPICS] = {0};
     if (history_producer_open(&k->log, k->dir, k->index, s->records_max + BATCH_MAX) != 0)
         torture_complain("no log");
-    for (uint32_t i = 0; i < s->topics; i++)
+    for (uint32_t i = 0; i < TORTURE_TOPICS; i++)
         targets[i] = (struct target){.number = i, .topic = &s->topic[i]};
     while (torture_phase(k) == TORTURE_RUN) {
         struct target *t = &targets[torture_pick(k, s->topics)];

@@ -120,7 +120,7 @@ static void start_client(struct process *p) {
 
 static void start_daemon(struct torture_arm *arm) {
     char fault[64];
-    int ends[2];
+    int ends[2] = {-1, -1};
     int log = open(r.bus.log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
     if (log < 0 || pipe2(ends, O_CLOEXEC | O_NONBLOCK) != 0)
         fail_msg("%s: %s", r.bus.log, strerror(errno));

@@ -187,7 +187,25 @@ static void the_daemon_is_in_a_small_group(void **state) {
     eagre_producer_close(another);
     rc = eg_put(big, large);
     assert_true(rc == EAGRE_OK || rc == EAGRE_E_NO_MEMORY);
+    /* What a reader holds cannot be exchanged now; with memory it can, though he goes on holding it. */
+    eagre_producer_t *patient = producer("t", EG_TEST_LIMIT_MS), *hasty = producer("t", 300);
+    eagre_consumer_t *reader;
+    eagre_record_t r;
+    size_t n;
+    OK(eagre_consumer_open(e, NULL, &reader));
+    OK(eagre_consumer_assign(reader, "t", 0));
+    OK(eagre_consumer_seek_tail(reader, "t", 0, 1));
+    OK(eagre_consumer_poll(reader, &r, 1, EG_TEST_LIMIT_MS, &n));
+    rc = EAGRE_OK;
+    for (int i = 0; rc == EAGRE_OK && i < 300; i++)
+        rc = eg_put(hasty, large);
+    assert_int_equal(rc, EAGRE_E_TIMED_OUT);
     eg_cgroup_limit(&g, eg_cgroup_usage(&g) + 64 * MIB);
+    for (int i = 0; i < 300; i++)
+        OK(eg_put(patient, large));
+    eagre_consumer_close(reader);
+    eagre_producer_close(hasty);
+    eagre_producer_close(patient);
     for (m.partition = 0; m.partition < 64; m.partition++)
         OK(eagre_produce(wide, &m, NULL, NULL));
     OK(eg_put(big, large));

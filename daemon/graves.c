@@ -4,6 +4,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "daemon.h"
@@ -52,8 +53,11 @@ static void dig(struct eg_daemon *d) {
     }
     if (g->at < g->size) {
         size_t n = g->size - g->at < SLICE ? g->size - g->at : SLICE;
-        eg_unmap(g->base + g->at, n);
-        /* Huge pages refuse smaller pieces, and are freed fast by the close. */
+        /* Huge pages refuse smaller pieces, and are freed fast. */
+        if (munmap(g->base + g->at, n) != 0) {
+            n = g->size - g->at;
+            eg_unmap(g->base + g->at, n);
+        }
         if (g->empty && fallocate(g->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)g->at,
                                   (off_t)n) != 0)
             g->empty = false;

@@ -117,10 +117,15 @@ int eg_client_attach(struct eagre *e) {
         rc = eg_session_connect(e, deadline);
         if (rc == EAGRE_OK)
             rc = eg_attach_send(e, 0, deadline, &l);
-        if (rc == EAGRE_OK && (rc = eg_late_wait(e, l, deadline)) == EAGRE_OK)
+        bool asked = l != NULL;
+        if (rc == EAGRE_OK && (rc = eg_late_wait(e, l, deadline)) == EAGRE_OK) {
             rc = eg_attach_take(e, l, false, e->bus);
-        else
-            eg_late_give_up(e, l);
+            l = NULL;
+        }
+        /* To the daemon this connection may be a client now, once and for all, whose page we do not have. */
+        if (rc != EAGRE_OK && asked)
+            eg_session_disconnect(e);
+        eg_late_give_up(e, l);
         if (rc == EAGRE_E_WOULD_BLOCK)
             rc = eg_session_timed_out(e);
         if (rc != EAGRE_E_NO_DAEMON)
@@ -180,13 +185,15 @@ void eg_pin_cell_put(struct eagre *e, _Atomic uint64_t *cell) {
     pthread_mutex_unlock(&e->lock);
 }
 
-int eg_bell_get_late(struct eagre *e, struct eg_late **late, int64_t until_ns, uint32_t *bell) {
+int eg_bell_get_late(struct eagre *e, struct eg_late **late, int64_t until_ns, uint32_t *bell,
+                     uint32_t *generation) {
     uint8_t buf[64];
     uint8_t answer[1024];
     struct eg_enc req;
     struct eg_dec reply;
     eg_enc_begin(&req, buf, sizeof(buf), EG_MSG_BELL, 0, 0);
-    int rc = eg_session_request_late(e, late, &req, answer, sizeof(answer), &reply, NULL, 0, NULL, until_ns, NULL);
+    int rc = eg_session_request_late(e, late, &req, answer, sizeof(answer), &reply, NULL, 0, NULL, until_ns,
+                                     generation);
     if (rc != EAGRE_OK)
         return rc;
     uint32_t got = eg_dec_u32(&reply);
@@ -198,7 +205,7 @@ int eg_bell_get_late(struct eagre *e, struct eg_late **late, int64_t until_ns, u
 
 int eg_bell_get(struct eagre *e, uint32_t *bell) {
     struct eg_late *late = NULL;
-    int rc = eg_bell_get_late(e, &late, eg_mono_ns() + eg_request_limit_ns, bell);
+    int rc = eg_bell_get_late(e, &late, eg_mono_ns() + eg_request_limit_ns, bell, NULL);
     eg_session_give_up(e, &late);
     return rc == EAGRE_E_WOULD_BLOCK ? EAGRE_E_TIMED_OUT : rc;
 }

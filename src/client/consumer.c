@@ -568,10 +568,9 @@ static uint32_t announce(eagre_consumer_t *c) {
 static int need_bell(eagre_consumer_t *c) {
     if (c->has_bell)
         return EAGRE_OK;
-    int rc = eg_bell_get_late(c->e, &c->late_bell, 0, &c->bell);
+    int rc = eg_bell_get_late(c->e, &c->late_bell, 0, &c->bell, &c->bell_generation);
     if (rc != EAGRE_OK)
         return rc;
-    c->bell_generation = eg_load_relaxed(&c->e->generation);
     c->has_bell = c->bell_generation == c->generation;
     if (!c->has_bell) /* we have not changed over yet */
         eg_session_return(c->e, EG_MSG_BELL, 0, c->bell, c->bell_generation);

@@ -44,7 +44,8 @@ struct eg_topic {
 };
 
 struct eg_topics {
-    struct eg_topic **list; /* by name */
+    struct eg_topic **list;   /* by name */
+    struct eg_topic **by_uid; /* as many */
     size_t count, cap;
     struct eg_partition *by_index[EG_PARTITIONS_MAX];
     uint32_t index_hint;  /* where to look for a free index */

@@ -151,6 +151,7 @@ static inline int teardown(void **state) {
     }
     eg_graves_finish(&x.d);
     free(x.d.topics->list);
+    free(x.d.topics->by_uid);
     free(x.d.topics);
     eg_clients_service.stop(&x.d, false);
     eg_meta_close(x.d.meta);

@@ -166,17 +166,18 @@ static bool little_room(struct eg_cgroup_dir *g, pid_t pid) {
 
 /* What it allocates is charged to it; what producers must allocate themselves, to them. */
 static void the_daemon_is_in_a_small_group(void **state) {
+    enum { WIDE = 128 };
     struct eg_test_bus *b = *state;
     struct eg_cgroup_dir g;
+    make_topic("big", "16M", "1");
+    make_topic("wide", "64K", "128"); /* alone, it takes most of the room */
     if (SANITIZED || !little_room(&g, b->pid)) {
         skip();
     }
-    make_topic("big", "16M", "1");
-    make_topic("wide", "64K", "64");
     eagre_producer_t *big = producer("big", 2000), *wide = producer("wide", 2000);
     int rc = EAGRE_OK;
     eagre_message_t m = {.value = large, .value_len = 2000};
-    for (m.partition = 0; rc == EAGRE_OK && m.partition < 64; m.partition++)
+    for (m.partition = 0; rc == EAGRE_OK && m.partition < WIDE; m.partition++)
         rc = eagre_produce(wide, &m, NULL, NULL);
     assert_int_equal(rc, EAGRE_E_NO_MEMORY); /* buffers of some partition are too much */
     assert_non_null(strstr(eagre_error_detail(), "'wide'"));
@@ -206,7 +207,7 @@ static void the_daemon_is_in_a_small_group(void **state) {
     eagre_consumer_close(reader);
     eagre_producer_close(hasty);
     eagre_producer_close(patient);
-    for (m.partition = 0; m.partition < 64; m.partition++)
+    for (m.partition = 0; m.partition < WIDE; m.partition++)
         OK(eagre_produce(wide, &m, NULL, NULL));
     OK(eg_put(big, large));
     eg_cgroup_limit(&g, eg_cgroup_usage(&g) + 2 * MIB);

@@ -86,7 +86,8 @@ static void watch(struct eg_daemon *d, struct eg_partition *p, uint64_t seq) {
 }
 
 static void look_at_pins(struct eg_daemon *d, struct eg_client *c) {
-    for (uint32_t k = 0; k < EG_CLIENT_PINS; k++) {
+    const uint32_t cells = eg_client_cells(c);
+    for (uint32_t k = 0; k < cells; k++) {
         uint64_t pin = eg_load_acquire(&c->page->pin[k].pin);
         if (c->looks == NULL) {
             if (!eg_pin_is_producer(pin))

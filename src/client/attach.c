@@ -26,6 +26,13 @@ static int check_same_page(struct eagre *e, int fd) {
     return EAGRE_OK;
 }
 
+/* Said before any of these cells holds a pin; see layout.h. Release, relaxed would do: who pins there and then finds
+ * its segment open is seen by the daemon with all that it stored before. */
+static void say_cells(struct eagre *e, uint32_t cells) {
+    if (eg_load_relaxed(&e->page->cells) < cells)
+        eg_store_release(&e->page->cells, cells);
+}
+
 /* Map the page and the bells of a new life: over the old ones, if there are. */
 static int take_page(struct eagre *e, int page_fd, int bells_fd, const struct eg_bus *bus) {
     void *page;
@@ -45,6 +52,9 @@ static int take_page(struct eagre *e, int page_fd, int bells_fd, const struct eg
         rc = eg_page_lock(page_fd);
     if (rc != EAGRE_OK)
         return rc;
+    for (uint32_t w = 0; w < EG_CLIENT_PINS / 64; w++) /* of handles that go on to the new life */
+        if (e->pins_used[w] != 0)
+            say_cells(e, w * 64 + 64 - (uint32_t)__builtin_clzll(e->pins_used[w]));
     bool registered = eg_membarrier_register();
     eg_store_release(&e->page->flags, registered ? EG_CLIENT_MEMBARRIER : 0);
     e->full_fence = !registered || (eg_load_acquire(&bus->flags) & EG_BUS_NO_MEMBARRIER) != 0;
@@ -161,6 +171,7 @@ int eg_pin_cell_get(struct eagre *e, _Atomic uint64_t **cell) {
         unsigned b = (unsigned)__builtin_ctzll(~e->pins_used[w]);
         e->pins_used[w] |= 1ull << b;
         *cell = &e->page->pin[w * 64 + b].pin;
+        say_cells(e, (uint32_t)w * 64 + b + 1);
         rc = EAGRE_OK;
         break;
     }

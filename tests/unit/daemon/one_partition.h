@@ -74,6 +74,7 @@ static inline void attach(struct eg_client *c, uint32_t owner, bool producer) {
     c->entry->pid = 1000 + (int)owner;
     c->page = calloc(1, sizeof(struct eg_client_page));
     assert_non_null(c->page);
+    eg_store_relaxed(&c->page->cells, EG_CLIENT_PINS);
     assert_int_equal(eg_client_grant_add(x.t, c, producer), EAGRE_OK);
 }
 

@@ -188,7 +188,9 @@ static void the_daemon_is_in_a_small_group(void **state) {
     eagre_producer_close(another);
     rc = eg_put(big, large);
     assert_true(rc == EAGRE_OK || rc == EAGRE_E_NO_MEMORY);
-    /* What a reader holds cannot be exchanged now; with memory it can, though he goes on holding it. */
+    /* What a reader holds cannot be exchanged now; with memory it can, though he goes on holding it. (What the
+     * failures above gave back could be enough for one buffer.) */
+    eg_cgroup_limit(&g, eg_cgroup_usage(&g) + 3 * MIB);
     eagre_producer_t *patient = producer("t", EG_TEST_LIMIT_MS), *hasty = producer("t", 300);
     eagre_consumer_t *reader;
     eagre_record_t r;

@@ -69,9 +69,10 @@ static void dig(struct eg_daemon *d) {
     free(g);
 }
 
-bool eg_graves_finish(struct eg_daemon *d) {
+bool eg_graves_finish(struct eg_daemon *d, int64_t limit_ns) {
     bool any = d->graves != NULL;
-    while (d->graves != NULL)
+    int64_t begin = eg_mono_ns();
+    while (d->graves != NULL && eg_mono_ns() - begin < limit_ns)
         dig(d);
     return any;
 }
@@ -87,7 +88,7 @@ static int64_t tick(struct eg_daemon *d, int64_t now) {
 
 static void stop(struct eg_daemon *d, bool keep) {
     (void)keep;
-    eg_graves_finish(d);
+    eg_graves_finish(d, INT64_MAX);
 }
 
 const struct eg_service eg_graves_service = {.name = "graves", .tick = tick, .stop = stop};

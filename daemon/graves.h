@@ -7,6 +7,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 struct eg_daemon;
 
@@ -15,7 +16,7 @@ struct eg_daemon;
  * it does not. empty: nobody relies on what is in it, so its pages can be freed before the last one has unmapped it.
  */
 void eg_grave_add(struct eg_daemon *d, void *base, size_t size, int fd, const char *kept, bool empty);
-/* Memory or descriptors are short: all of it now. False: there is none. */
-bool eg_graves_finish(struct eg_daemon *d);
+/* Memory or descriptors are short: now, as much as goes in this time. False: there is nothing to give back. */
+bool eg_graves_finish(struct eg_daemon *d, int64_t limit_ns);
 
 #endif

@@ -28,10 +28,13 @@ static struct eg_peer peer_of(const struct eg_session *s) {
     return (struct eg_peer){.uid = s->uid, .gid = s->gid, .sock = s->fd};
 }
 
-/* What was lacking may be what deleted topics had, which is given back little by little: then all of it now, and
- * once more. (Not twice: what failed leaves something to give back itself.) */
+/* What was lacking may be what deleted topics had, which is given back little by little: then now, and once more.
+ * (Not twice: what failed leaves something to give back itself.) All of it if the memory itself is short; a limit is
+ * no reason to let everybody wait for long: who deletes much and asks again at once may have to ask once more. */
+#define HURRY_NS (5 * EG_NS_PER_MS)
 static bool may_be_had(struct eg_daemon *d, int rc, bool *tried) {
-    bool again = !*tried && (rc == EAGRE_E_NO_MEMORY || rc == EAGRE_E_LIMIT) && eg_graves_finish(d);
+    int64_t limit_ns = rc == EAGRE_E_NO_MEMORY ? INT64_MAX : rc == EAGRE_E_LIMIT ? HURRY_NS : 0;
+    bool again = !*tried && limit_ns > 0 && eg_graves_finish(d, limit_ns);
     *tried = true;
     return again;
 }

@@ -150,7 +150,7 @@ static inline int teardown(void **state) {
         free(x.producer.page);
         free(x.consumer.page);
     }
-    eg_graves_finish(&x.d);
+    eg_graves_finish(&x.d, INT64_MAX);
     free(x.d.topics->list);
     free(x.d.topics->by_uid);
     free(x.d.topics);

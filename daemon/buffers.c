@@ -5,6 +5,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "graves.h"
 #include "partition.h"
 #include "placement.h"
 #include "sys/atomic.h"
@@ -104,10 +105,12 @@ void eg_buffer_drop(struct eg_daemon *d, struct eg_partition *p, uint32_t number
     set_allocated(d, p, number, 0);
     eg_buffer_use(p, number, EG_BUFFER_NONE,
                   0); /* first: a successor drops what it finds kept but unused */
-    if (eg_keep_drop(d->keep, eg_partition_keep_name(p, number, name, sizeof(name))) != EAGRE_OK)
+    eg_partition_keep_name(p, number, name, sizeof(name));
+    bool gone = p->topic->deleted; /* else the name may be needed again soon */
+    if (!gone && eg_keep_drop(d->keep, name) != EAGRE_OK)
         eg_log_warning("%s", eg_error_text());
-    eg_unmap(b->base, eg_partition_capacity(p));
-    close(b->fd);
+    /* One that goes alone is one that we could as well zero: nobody has a pin on it. */
+    eg_grave_add(d, b->base, eg_partition_capacity(p), b->fd, gone ? name : NULL, !p->topic->in_use);
     *b = (struct eg_buffer){.fd = -1};
 }
 

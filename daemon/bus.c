@@ -174,8 +174,8 @@ static int bus_start(struct eg_daemon *d) {
         close_all(d);
         return eg_error_set(EAGRE_E_UNSUPPORTED,
                             "membarrier(2) is not available (a seccomp filter?), but clients of the last daemon rely "
-                            "on it: allow it, or end the keeper (its pid is in keeper.pid beside the socket) to start "
-                            "empty");
+                            "on it: allow it, or end the keeper (its pid is in %s.keeper.pid) to start empty",
+                            d->config.socket);
     }
     if (!d->membarrier)
         eg_log_warning("membarrier is not available here: clients use full fences, which costs "

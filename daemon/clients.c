@@ -258,7 +258,8 @@ bool eg_clients_pinned(const struct eg_topic *t, uint32_t partition_index, uint6
     for (size_t i = 0; i < t->client_count; i++) {
         const struct eg_client *c = t->clients[i];
         bool holds = false;
-        for (uint32_t k = 0; k < EG_CLIENT_PINS && !holds; k++) {
+        const uint32_t cells = eg_client_cells(c);
+        for (uint32_t k = 0; k < cells && !holds; k++) {
             /* Acquire: a cleared pin's reads and writes are done. Partner: eg_pin_clear(). */
             uint64_t pin = eg_load_acquire(&c->page->pin[k].pin);
             holds =

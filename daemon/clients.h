@@ -89,6 +89,13 @@ struct eg_clients {
     int64_t ring_ns;
 };
 
+/* How many of its pin cells may be in use, as it says. */
+static inline uint32_t eg_client_cells(const struct eg_client *c) {
+    /* Acquire; partner: say_cells(). Where it matters, a membarrier came before. */
+    uint32_t n = eg_load_acquire(&c->page->cells);
+    return n < EG_CLIENT_PINS ? n : EG_CLIENT_PINS;
+}
+
 /* Called by topics.c before topics are recovered: take the table from the keeper, or make a new one. *lost:
  * the memory is from before but the table is not there, so nobody knows who owns what in it. */
 int eg_clients_open(struct eg_daemon *d, bool *lost);

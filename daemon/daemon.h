@@ -77,6 +77,7 @@ struct eg_daemon {
     struct eg_sessions *sessions;
 
     struct eg_account *accounts; /* quota.c */
+    struct eg_grave *graves;     /* graves.c */
     struct eg_figures figures;
     int64_t started_ns; /* eg_mono_ns() */
     enum eg_stop stop;  /* set by eg_daemon_stop() */
@@ -90,6 +91,7 @@ extern const struct eg_service eg_lock_service; /* lock.c: instance locks, pid f
 extern const struct eg_service eg_meta_service; /* meta.c */
 extern const struct eg_service eg_keep_service; /* keep.c */
 extern const struct eg_service eg_bus_service;  /* bus.c: bus page, bells */
+extern const struct eg_service eg_graves_service; /* graves.c: gives memory back, in slices */
 extern const struct eg_service
     eg_placement_service; /* placement.c: binding, before memory is touched */
 extern const struct eg_service eg_disk_service;    /* disk.c */

@@ -4,6 +4,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "graves.h"
 #include "partition.h"
 #include "sys/atomic.h"
 #include "sys/errbuf.h"
@@ -76,6 +77,10 @@ static void undo(struct eg_daemon *d, const struct eg_topic *t, void *const base
                  const int fd[OBJECTS], const size_t bytes[OBJECTS], bool drop) {
     char name[EG_KEEP_NAME_MAX + 1];
     for (int k = 0; k < OBJECTS; k++) {
+        if (t->deleted && drop) { /* there are all of them; and clients read there that it is deleted */
+            eg_grave_add(d, base[k], bytes[k], fd[k], keep_name(name, sizeof(name), t->meta.uid, k), !t->in_use);
+            continue;
+        }
         if (base[k] != NULL)
             eg_unmap(base[k], bytes[k]);
         if (fd[k] >= 0) {

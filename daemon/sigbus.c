@@ -7,12 +7,14 @@
 #include "sigbus.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include "partition.h"
 #include "sys/errbuf.h"
@@ -30,15 +32,41 @@ static bool clients_can_write(const char *path) {
            (sscanf(name, ":t%u.", &n) == 1 && (strstr(name, ".ring") != NULL || strstr(name, ".waiters") != NULL));
 }
 
+/* A file, line by line, without stdio, which allocates. */
+struct lines {
+    int fd;
+    size_t at, end;
+    char data[4096];
+};
+
+/* The next line, cut to size. False: there is none. */
+static bool next_line(struct lines *l, char *line, size_t cap) {
+    for (size_t n = 0;;) {
+        if (l->at == l->end) {
+            ssize_t got = read(l->fd, l->data, sizeof(l->data));
+            if (got <= 0)
+                return false;
+            l->at = 0;
+            l->end = (size_t)got;
+        }
+        char c = l->data[l->at++];
+        if (c != '\n' && n < cap - 1)
+            line[n++] = c;
+        line[n] = '\0';
+        if (c == '\n')
+            return true;
+    }
+}
+
 /* The mapping around the address, if it is one of those. */
 static bool find_mapping(uintptr_t at, uintptr_t *from, uintptr_t *to) {
-    char line[512];
+    char line[512] = "";
     bool found = false;
-    FILE *maps = fopen("/proc/self/maps", "re");
-    while (maps != NULL && !found && fgets(line, sizeof(line), maps) != NULL)
+    struct lines maps = {.fd = open("/proc/self/maps", O_RDONLY | O_CLOEXEC)};
+    while (!found && next_line(&maps, line, sizeof(line)))
         found = sscanf(line, "%" SCNxPTR "-%" SCNxPTR, from, to) == 2 && *from <= at && at < *to;
-    if (maps != NULL)
-        fclose(maps);
+    if (maps.fd >= 0)
+        close(maps.fd);
     return found && clients_can_write(line);
 }
 

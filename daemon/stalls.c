@@ -38,7 +38,8 @@ struct eg_stall {
     uint64_t word;
     int64_t offset;
     int64_t since_ns; /* found */
-    uint8_t looks;    /* since then */
+    uint8_t looks;    /* rounds since then: as often the pin cells were looked at */
+    bool round;       /* this one's is still to be counted */
     uint32_t pid;     /* 0: of nobody who may produce there */
     bool reported;
     int64_t report_ns, wait_ns;
@@ -85,7 +86,8 @@ static void watch(struct eg_daemon *d, struct eg_partition *p, uint64_t seq) {
 }
 
 static void look_at_pins(struct eg_daemon *d, struct eg_client *c) {
-    for (uint32_t k = 0; k < EG_CLIENT_PINS; k++) {
+    const uint32_t cells = eg_client_cells(c);
+    for (uint32_t k = 0; k < cells; k++) {
         uint64_t pin = eg_load_acquire(&c->page->pin[k].pin);
         if (c->looks == NULL) {
             if (!eg_pin_is_producer(pin))
@@ -252,10 +254,34 @@ static bool is_proved(const struct eg_partition *p, struct eg_stall *s, const st
     return s->proofs >= PROOFS;
 }
 
+/* Could the client's user kill it, too? A connection may outlive who opened it, in a fork child, and the pid be
+ * another's by then. */
+static bool is_its_users(const struct eg_client *c) {
+    char path[32], line[128];
+    unsigned real, effective, saved;
+    bool its = false;
+    snprintf(path, sizeof(path), "/proc/%d/status", (int)c->entry->pid);
+    FILE *f = fopen(path, "re");
+    while (f != NULL && fgets(line, sizeof(line), f) != NULL)
+        if (sscanf(line, "Uid: %u %u %u", &real, &effective, &saved) == 3)
+            its = real == c->entry->uid || saved == c->entry->uid;
+    if (f != NULL)
+        fclose(f);
+    return its || c->entry->uid == 0;
+}
+
 static void end(struct eg_daemon *d, const struct eg_partition *p, struct eg_stall *s, const struct eg_client *c) {
     const struct eg_client_entry *e = c->entry;
-    int rc = c->watch.fd < 0 ? -1 : (int)syscall(SYS_pidfd_send_signal, c->watch.fd, SIGKILL, NULL, 0);
-    if (rc == 0) {
+    const char *why;
+    if (c->watch.fd < 0)
+        why = "its process cannot be seen from here";
+    else if (!is_its_users(c))
+        why = "the process of that number is another user's";
+    else if (syscall(SYS_pidfd_send_signal, c->watch.fd, SIGKILL, NULL, 0) == 0)
+        why = NULL;
+    else
+        why = errno != EPERM ? strerror(errno) : "not permitted: run eagred as root or as that user, or give it CAP_KILL";
+    if (why == NULL) {
         eg_log_warning("topic '%s' partition %u: pid %d (%s, client %u) was killed: stall.kill=true, and readers waited "
                        "at offset %" PRId64 " for it",
                        eg_topic_name(p->topic), p->number, (int)e->pid, e->name, e->owner, s->offset);
@@ -263,10 +289,8 @@ static void end(struct eg_daemon *d, const struct eg_partition *p, struct eg_sta
         d->stalls->kills++;
         return;
     }
-    eg_log_error("topic '%s' partition %u: stall.kill=true, but pid %d (%s, client %u, user %u) cannot be killed: %s%s",
-                 eg_topic_name(p->topic), p->number, (int)e->pid, e->name, e->owner, (unsigned)e->uid,
-                 c->watch.fd < 0 ? "its process cannot be seen from here" : strerror(errno),
-                 c->watch.fd >= 0 && errno == EPERM ? ": run eagred as root or as that user, or give it CAP_KILL" : "");
+    eg_log_error("topic '%s' partition %u: stall.kill=true, but pid %d (%s, client %u, user %u) cannot be killed: %s",
+                 eg_topic_name(p->topic), p->number, (int)e->pid, e->name, e->owner, (unsigned)e->uid, why);
     s->refused = true;
 }
 
@@ -317,8 +341,9 @@ static bool look(struct eg_daemon *d, struct eg_partition *p, struct eg_stall *s
         s->offset = p->base[s->seq % eg_partition_slots(p)] + (int64_t)c.index;
         s->since_ns = now;
     } else {
-        s->looks += s->looks < UINT8_MAX;
+        s->looks += s->round && s->looks < UINT8_MAX;
     }
+    s->round = false;
     judge(d, p, s, now);
     return true;
 }
@@ -366,7 +391,7 @@ static int64_t tick(struct eg_daemon *d, int64_t now) {
     all->owner = 0;
     all->topic = 0;
     for (struct eg_stall *s = all->first; s != NULL; s = s->next)
-        s->more = true;
+        s->more = s->round = true;
     bool more = look_at_watched(d, now, stop);
     int64_t period = all->first != NULL || all->suspects ? warn / 16 : warn / 4;
     all->next_ns = now + (period > PERIOD_MIN_NS ? period : PERIOD_MIN_NS);

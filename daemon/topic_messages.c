@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "clients.h"
+#include "graves.h"
 #include "handlers.h"
 #include "partition.h"
 #include "slots.h"
@@ -25,6 +26,17 @@ static int malformed(const char *what) {
 
 static struct eg_peer peer_of(const struct eg_session *s) {
     return (struct eg_peer){.uid = s->uid, .gid = s->gid, .sock = s->fd};
+}
+
+/* What was lacking may be what deleted topics had, which is given back little by little: then now, and once more.
+ * (Not twice: what failed leaves something to give back itself.) All of it if the memory itself is short; a limit is
+ * no reason to let everybody wait for long: who deletes much and asks again at once may have to ask once more. */
+#define HURRY_NS (5 * EG_NS_PER_MS)
+static bool may_be_had(struct eg_daemon *d, int rc, bool *tried) {
+    int64_t limit_ns = rc == EAGRE_E_NO_MEMORY ? INT64_MAX : rc == EAGRE_E_LIMIT ? HURRY_NS : 0;
+    bool again = !*tried && limit_ns > 0 && eg_graves_finish(d, limit_ns);
+    *tried = true;
+    return again;
 }
 
 /* Bytes that are still free in the reply. */
@@ -61,7 +73,11 @@ int eg_handle_TOPIC_CREATE(struct eg_daemon *d, struct eg_session *s, struct eg_
     eg_dec_str(in, name, sizeof(name));
     if (!decode_changes(in, &changes))
         return malformed("TOPIC_CREATE");
-    int rc = eg_topic_create(d, &peer, name, changes.list, changes.count, &uid);
+    bool tried = false;
+    int rc;
+    do
+        rc = eg_topic_create(d, &peer, name, changes.list, changes.count, &uid);
+    while (may_be_had(d, rc, &tried));
     if (rc == EAGRE_OK)
         eg_enc_u32(r->out, uid);
     return rc;
@@ -76,7 +92,12 @@ int eg_handle_TOPIC_ALTER(struct eg_daemon *d, struct eg_session *s, struct eg_d
     eg_dec_str(in, name, sizeof(name));
     if (!decode_changes(in, &changes))
         return malformed("TOPIC_ALTER");
-    return eg_topic_alter(d, &peer, name, changes.list, changes.count);
+    bool tried = false;
+    int rc;
+    do
+        rc = eg_topic_alter(d, &peer, name, changes.list, changes.count);
+    while (may_be_had(d, rc, &tried));
+    return rc;
 }
 
 int eg_handle_TOPIC_DELETE(struct eg_daemon *d, struct eg_session *s, struct eg_dec *in,
@@ -94,13 +115,12 @@ int eg_handle_TOPIC_LIST(struct eg_daemon *d, struct eg_session *s, struct eg_de
                          struct eg_reply *r) {
     char after[NAME_CAP];
     uint16_t count = 0;
-    size_t i = 0;
+    size_t i;
     (void)s;
     eg_dec_str(in, after, sizeof(after));
     if (!eg_dec_end(in))
         return malformed("TOPIC_LIST");
-    while (i < d->topics->count && strcmp(eg_topic_name(d->topics->list[i]), after) <= 0)
-        i++;
+    i = eg_topic_place_after(d, after);
     size_t more_at = r->out->used;
     eg_enc_u8(r->out, 0);
     size_t count_at = r->out->used;
@@ -322,7 +342,10 @@ int eg_handle_BUFFERS(struct eg_daemon *d, struct eg_session *s, struct eg_dec *
         return rc;
     if (producer)
         eg_partition_prefer_node(p, s->client->node);
-    rc = eg_partition_open(d, p);
+    bool tried = false;
+    do
+        rc = eg_partition_open(d, p);
+    while (may_be_had(d, rc, &tried));
     if (rc != EAGRE_OK)
         return rc;
     if (producer)

@@ -43,11 +43,29 @@ struct eg_topic *eg_topic_by_name(struct eg_daemon *d, const char *name) {
     return found ? d->topics->list[at] : NULL;
 }
 
+size_t eg_topic_place_after(struct eg_daemon *d, const char *name) {
+    bool found;
+    size_t at = place_of(d->topics, name, &found);
+    return at + found;
+}
+
+/* Where in by_uid it is or would be. */
+static size_t place_of_uid(const struct eg_topics *all, uint32_t uid) {
+    size_t low = 0, high = all->count;
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        if (all->by_uid[middle]->meta.uid < uid)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
 struct eg_topic *eg_topic_by_uid(struct eg_daemon *d, uint32_t uid) {
-    for (size_t i = 0; i < d->topics->count; i++)
-        if (d->topics->list[i]->meta.uid == uid)
-            return d->topics->list[i];
-    return NULL;
+    const struct eg_topics *all = d->topics;
+    size_t at = place_of_uid(all, uid);
+    return at < all->count && all->by_uid[at]->meta.uid == uid ? all->by_uid[at] : NULL;
 }
 
 static int reserve(struct eg_topics *all) {
@@ -55,9 +73,12 @@ static int reserve(struct eg_topics *all) {
         return EAGRE_OK;
     size_t cap = all->cap == 0 ? 16 : 2 * all->cap;
     struct eg_topic **list = realloc(all->list, cap * sizeof(struct eg_topic *));
-    if (list == NULL)
+    if (list != NULL)
+        all->list = list;
+    struct eg_topic **by_uid = list != NULL ? realloc(all->by_uid, cap * sizeof(struct eg_topic *)) : NULL;
+    if (by_uid == NULL)
         return eg_error_set(EAGRE_E_NO_MEMORY, "no memory for one topic more");
-    all->list = list;
+    all->by_uid = by_uid;
     all->cap = cap;
     return EAGRE_OK;
 }
@@ -89,13 +110,21 @@ void eg_topic_count_extra(struct eg_daemon *d, struct eg_topic *t, int64_t buffe
     t->account->used[EG_QUOTA_BUFFERS] += (uint64_t)buffers;
 }
 
+static void put_in(struct eg_topic **list, size_t count, size_t at, struct eg_topic *t) {
+    memmove(&list[at + 1], &list[at], (count - at) * sizeof(struct eg_topic *));
+    list[at] = t;
+}
+
+static void take_out(struct eg_topic **list, size_t count, size_t at) {
+    memmove(&list[at], &list[at + 1], (count - at - 1) * sizeof(struct eg_topic *));
+}
+
 /* Room was reserved. */
 static void list_add(struct eg_daemon *d, struct eg_topic *t) {
     struct eg_topics *all = d->topics;
     bool found;
-    size_t at = place_of(all, eg_topic_name(t), &found);
-    memmove(&all->list[at + 1], &all->list[at], (all->count - at) * sizeof(struct eg_topic *));
-    all->list[at] = t;
+    put_in(all->list, all->count, place_of(all, eg_topic_name(t), &found), t);
+    put_in(all->by_uid, all->count, place_of_uid(all, t->meta.uid), t);
     all->count++;
     charge(d, t, &t->settings);
     t->account->used[EG_QUOTA_TOPICS]++;
@@ -105,8 +134,8 @@ static void list_add(struct eg_daemon *d, struct eg_topic *t) {
 static void list_remove(struct eg_daemon *d, struct eg_topic *t) {
     struct eg_topics *all = d->topics;
     bool found;
-    size_t at = place_of(all, eg_topic_name(t), &found);
-    memmove(&all->list[at], &all->list[at + 1], (all->count - at - 1) * sizeof(struct eg_topic *));
+    take_out(all->list, all->count, place_of(all, eg_topic_name(t), &found));
+    take_out(all->by_uid, all->count, place_of_uid(all, t->meta.uid));
     all->count--;
     charge(d, t, NULL);
     t->account->used[EG_QUOTA_TOPICS]--;
@@ -332,6 +361,8 @@ int eg_topic_delete(struct eg_daemon *d, const struct eg_peer *peer, const char 
     eg_topic_mark_deleted(t->status, t->ring, t->ring_stride);
     EG_FAULT("delete.marked");
     eg_clients_ring_all(d);
+    t->deleted = true;
+    t->in_use = t->client_count > 0;
     eg_clients_forget_topic(d, t);
     list_remove(d, t);
     eg_log_info("topic '%s' deleted by user %u", name, (unsigned)peer->uid);
@@ -399,6 +430,7 @@ static void free_all(struct eg_daemon *d) {
     for (size_t i = 0; i < d->topics->count; i++)
         topic_free(d, d->topics->list[i], false);
     free(d->topics->list);
+    free(d->topics->by_uid);
     free(d->topics);
     d->topics = NULL;
 }

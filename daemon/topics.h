@@ -31,6 +31,8 @@ struct eg_topic {
     struct eg_partition **part;
 
     struct eg_account *account; /* of who created it */
+    bool deleted;               /* its memory goes: graves.c */
+    bool in_use;                /* then: somebody may still read in it */
     uint64_t committed;         /* bytes of memory.max that it has */
     uint64_t buffers;           /* of its rings, whether opened or not */
     uint64_t pinned_bytes; /* of detached buffers: what pinned.bytes.max is about */
@@ -42,7 +44,8 @@ struct eg_topic {
 };
 
 struct eg_topics {
-    struct eg_topic **list; /* by name */
+    struct eg_topic **list;   /* by name */
+    struct eg_topic **by_uid; /* as many */
     size_t count, cap;
     struct eg_partition *by_index[EG_PARTITIONS_MAX];
     uint32_t index_hint;  /* where to look for a free index */
@@ -57,6 +60,8 @@ struct eg_topic *eg_topic_by_name(struct eg_daemon *d, const char *name);
 int eg_topic_find(struct eg_daemon *d, const char *name, struct eg_topic **out);
 /* Likewise, if the peer may administer it: EAGRE_E_PERMISSION. */
 int eg_topic_find_for_admin(struct eg_daemon *d, const struct eg_peer *peer, const char *name, struct eg_topic **out);
+/* Where in the list the names behind this one begin. */
+size_t eg_topic_place_after(struct eg_daemon *d, const char *name);
 struct eg_topic *eg_topic_by_uid(struct eg_daemon *d, uint32_t uid);
 /* NULL: there is none (any more). */
 struct eg_partition *eg_topics_partition_by_uid(struct eg_daemon *d, uint32_t topic_uid, uint32_t number);

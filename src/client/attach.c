@@ -26,6 +26,13 @@ static int check_same_page(struct eagre *e, int fd) {
     return EAGRE_OK;
 }
 
+/* Said before any of these cells holds a pin; see layout.h. Release, relaxed would do: who pins there and then finds
+ * its segment open is seen by the daemon with all that it stored before. */
+static void say_cells(struct eagre *e, uint32_t cells) {
+    if (eg_load_relaxed(&e->page->cells) < cells)
+        eg_store_release(&e->page->cells, cells);
+}
+
 /* Map the page and the bells of a new life: over the old ones, if there are. */
 static int take_page(struct eagre *e, int page_fd, int bells_fd, const struct eg_bus *bus) {
     void *page;
@@ -45,6 +52,9 @@ static int take_page(struct eagre *e, int page_fd, int bells_fd, const struct eg
         rc = eg_page_lock(page_fd);
     if (rc != EAGRE_OK)
         return rc;
+    for (uint32_t w = 0; w < EG_CLIENT_PINS / 64; w++) /* of handles that go on to the new life */
+        if (e->pins_used[w] != 0)
+            say_cells(e, w * 64 + 64 - (uint32_t)__builtin_clzll(e->pins_used[w]));
     bool registered = eg_membarrier_register();
     eg_store_release(&e->page->flags, registered ? EG_CLIENT_MEMBARRIER : 0);
     e->full_fence = !registered || (eg_load_acquire(&bus->flags) & EG_BUS_NO_MEMBARRIER) != 0;
@@ -117,10 +127,15 @@ int eg_client_attach(struct eagre *e) {
         rc = eg_session_connect(e, deadline);
         if (rc == EAGRE_OK)
             rc = eg_attach_send(e, 0, deadline, &l);
-        if (rc == EAGRE_OK && (rc = eg_late_wait(e, l, deadline)) == EAGRE_OK)
+        bool asked = l != NULL;
+        if (rc == EAGRE_OK && (rc = eg_late_wait(e, l, deadline)) == EAGRE_OK) {
             rc = eg_attach_take(e, l, false, e->bus);
-        else
-            eg_late_give_up(e, l);
+            l = NULL;
+        }
+        /* To the daemon this connection may be a client now, once and for all, whose page we do not have. */
+        if (rc != EAGRE_OK && asked)
+            eg_session_disconnect(e);
+        eg_late_give_up(e, l);
         if (rc == EAGRE_E_WOULD_BLOCK)
             rc = eg_session_timed_out(e);
         if (rc != EAGRE_E_NO_DAEMON)
@@ -156,6 +171,7 @@ int eg_pin_cell_get(struct eagre *e, _Atomic uint64_t **cell) {
         unsigned b = (unsigned)__builtin_ctzll(~e->pins_used[w]);
         e->pins_used[w] |= 1ull << b;
         *cell = &e->page->pin[w * 64 + b].pin;
+        say_cells(e, (uint32_t)w * 64 + b + 1);
         rc = EAGRE_OK;
         break;
     }
@@ -180,13 +196,15 @@ void eg_pin_cell_put(struct eagre *e, _Atomic uint64_t *cell) {
     pthread_mutex_unlock(&e->lock);
 }
 
-int eg_bell_get_late(struct eagre *e, struct eg_late **late, int64_t until_ns, uint32_t *bell) {
+int eg_bell_get_late(struct eagre *e, struct eg_late **late, int64_t until_ns, uint32_t *bell,
+                     uint32_t *generation) {
     uint8_t buf[64];
     uint8_t answer[1024];
     struct eg_enc req;
     struct eg_dec reply;
     eg_enc_begin(&req, buf, sizeof(buf), EG_MSG_BELL, 0, 0);
-    int rc = eg_session_request_late(e, late, &req, answer, sizeof(answer), &reply, NULL, 0, NULL, until_ns, NULL);
+    int rc = eg_session_request_late(e, late, &req, answer, sizeof(answer), &reply, NULL, 0, NULL, until_ns,
+                                     generation);
     if (rc != EAGRE_OK)
         return rc;
     uint32_t got = eg_dec_u32(&reply);
@@ -198,7 +216,7 @@ int eg_bell_get_late(struct eagre *e, struct eg_late **late, int64_t until_ns, u
 
 int eg_bell_get(struct eagre *e, uint32_t *bell) {
     struct eg_late *late = NULL;
-    int rc = eg_bell_get_late(e, &late, eg_mono_ns() + eg_request_limit_ns, bell);
+    int rc = eg_bell_get_late(e, &late, eg_mono_ns() + eg_request_limit_ns, bell, NULL);
     eg_session_give_up(e, &late);
     return rc == EAGRE_E_WOULD_BLOCK ? EAGRE_E_TIMED_OUT : rc;
 }

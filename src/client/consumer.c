@@ -1,18 +1,13 @@
-/* consumer.c - the public consumer: assigned partitions, turns, waiting, resets. */
-#include "eagre/consumer.h"
+/* consumer.c - the public consumer: turns, waiting, its session. */
+#include "client/consumer.h"
 
-#include <inttypes.h>
 #include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "client/notifier.h"
-#include "client/topic.h"
-#include "log/reader.h"
 #include "log/waiters.h"
 #include "sys/clock.h"
 #include "sys/cpu.h"
-#include "sys/errbuf.h"
 #include "sys/faultpoint.h"
 #include "sys/futex.h"
 #include "sys/membarrier.h"
@@ -29,48 +24,6 @@
 #define MISSING_LONG_NAP_NS 10000000   /* or, if it has not for so long */
 #define MISSING_LONG_NS 100000000
 #define SLEEP_WITHOUT_MEMBARRIER 1000000 /* this process may not membarrier: sleep in short naps */
-
-struct subscription {
-    struct eg_topic *topic;
-    uint32_t used; /* assigned partitions */
-};
-
-struct assigned {
-    struct subscription *of;
-    uint32_t number;
-    bool paused;
-    bool nowhere; /* auto.offset.reset none, and no seek yet */
-    int missing;  /* why the last poll could not read it: no daemon, or no answer (yet); EAGRE_OK: it could */
-    struct eg_reader reader;
-};
-
-struct eagre_consumer {
-    const uint32_t *fork_guard;
-    eagre_t *e;
-    eagre_consumer_options_t options;
-    _Atomic uint64_t *pin;
-    _Atomic uint64_t *look_pin; /* for questions that must not unpin what was polled */
-    struct subscription **topics;
-    size_t topic_count;
-    struct assigned **parts;
-    size_t part_count;
-    uint32_t look_ns;         /* between looks; see adapt() */
-    uint64_t got;             /* records since the edge was last met */
-    size_t turn;              /* partition that the next poll asks first */
-    struct assigned *current; /* the one that is pinned, or NULL */
-    uint32_t generation;
-    struct eg_until until; /* what the present call may wait for the daemon; see eg_topic_open */
-    int missing;           /* the worst of its partitions' */
-    int64_t missing_ns;    /* since when */
-    int64_t looked_ns;     /* after the session, by polls that do not wait; coarse */
-    bool has_bell;
-    bool may_membarrier;
-    uint32_t bell;
-    uint32_t bell_generation;
-    struct eg_late *late_bell;
-    bool announced; /* bits are set for the notifier */
-    struct eg_notifier *notifier;
-};
 
 /* ---- open and close ------------------------------------------------------------------------------- */
 
@@ -116,7 +69,7 @@ int eagre_consumer_open(eagre_t *e, const eagre_consumer_options_t *options, eag
     return EAGRE_OK;
 }
 
-static void retract(eagre_consumer_t *c) {
+void eg_consumer_retract(eagre_consumer_t *c) {
     if (!c->announced)
         return;
     for (size_t i = 0; i < c->part_count; i++)
@@ -129,7 +82,7 @@ void eagre_consumer_close(eagre_consumer_t *c) {
         return;
     if (*c->fork_guard != 0) {
         eg_notifier_close(c->notifier);
-        retract(c);
+        eg_consumer_retract(c);
         eg_session_give_up(c->e, &c->late_bell);
         if (c->has_bell)
             eg_session_return(c->e, EG_MSG_BELL, 0, c->bell, c->bell_generation);
@@ -150,312 +103,7 @@ void eagre_consumer_close(eagre_consumer_t *c) {
     free(c);
 }
 
-/* Calls without a timeout of their own wait for the daemon as administration does. */
-static void begin_waiting(eagre_consumer_t *c) { c->until = (struct eg_until){.ns = eg_mono_ns() + eg_request_limit_ns}; }
-
-static int end_waiting(eagre_consumer_t *c, int rc) {
-    c->until = (struct eg_until){0};
-    return rc == EAGRE_E_WOULD_BLOCK ? EAGRE_E_TIMED_OUT : rc; /* the detail is of the request */
-}
-
-static int usable(const eagre_consumer_t *c) {
-    if (c == NULL)
-        return eg_error_set(EAGRE_E_INVALID, "no consumer was given");
-    return *c->fork_guard != 0 ? EAGRE_OK : eg_session_forked(c->e);
-}
-
-/* What was polled is not valid any more. */
-static void let_go(eagre_consumer_t *c) {
-    if (c->current != NULL)
-        eg_reader_unpin(&c->current->reader); /* a file stays: it is gone on with */
-    c->current = NULL;
-}
-
-static int named(const struct assigned *a, int rc) { return eg_error_add(rc, "topic '%s'", a->of->topic->name); }
-
-/* ---- positions ------------------------------------------------------------------------------------- */
-
-static int end_of(eagre_consumer_t *c, struct assigned *a, int64_t *offset) {
-    int rc = eg_log_end(a->reader.map, c->look_pin, c->e->full_fence, offset);
-    if (rc == EAGRE_OK && a->reader.durable)
-        *offset = (int64_t)eg_load_acquire(&a->reader.map->status->durable_end);
-    return rc == EAGRE_OK ? rc : named(a, rc);
-}
-
-/* Stand where auto.offset.reset says. */
-static int reset(eagre_consumer_t *c, struct assigned *a) {
-    int64_t offset = eg_reader_beginning(&a->reader);
-    if (c->options.auto_offset_reset == EAGRE_RESET_LATEST) {
-        int rc = end_of(c, a, &offset);
-        if (rc != EAGRE_OK)
-            return rc;
-    }
-    eg_reader_seek(&a->reader, offset);
-    a->nowhere = c->options.auto_offset_reset == EAGRE_RESET_NONE;
-    return EAGRE_OK;
-}
-
-static int end_of_waiting(eagre_consumer_t *c, struct assigned *a, int64_t *offset) {
-    begin_waiting(c);
-    return end_waiting(c, end_of(c, a, offset));
-}
-
-static struct assigned *find(const eagre_consumer_t *c, const char *topic, int32_t partition) {
-    for (size_t i = 0; i < c->part_count; i++)
-        if ((int32_t)c->parts[i]->number == partition && strcmp(c->parts[i]->of->topic->name, topic) == 0)
-            return c->parts[i];
-    return NULL;
-}
-
-static bool stopped(const eagre_consumer_t *c);
-static int check_session(eagre_consumer_t *c);
-
-/* The assigned partition that a call is about. */
-static int about(eagre_consumer_t *c, const char *topic, int32_t partition, struct assigned **out) {
-    int rc = usable(c);
-    if (rc != EAGRE_OK)
-        return rc;
-    if (topic == NULL)
-        return eg_error_set(EAGRE_E_INVALID, "no topic was given");
-    /* Of an instance that was stopped or replaced, the memory tells nothing any more. */
-    if (__builtin_expect(stopped(c) || eg_load_relaxed(&c->e->generation) != c->generation, 0)) {
-        rc = check_session(c);
-        if (rc != EAGRE_OK && rc != EAGRE_E_NO_DAEMON)
-            return rc;
-    }
-    *out = find(c, topic, partition);
-    if (*out == NULL)
-        return eg_error_set(EAGRE_E_STATE, "topic '%s' partition %d is not assigned to this consumer", topic, partition);
-    return EAGRE_OK;
-}
-
-int eagre_consumer_seek(eagre_consumer_t *c, const char *topic, int32_t partition, int64_t offset) {
-    struct assigned *a;
-    int rc = about(c, topic, partition, &a);
-    if (rc != EAGRE_OK)
-        return rc;
-    if (offset == EAGRE_OFFSET_BEGINNING)
-        offset = eg_reader_beginning(&a->reader);
-    else if (offset == EAGRE_OFFSET_END)
-        rc = end_of_waiting(c, a, &offset);
-    else if (offset < 0)
-        rc = eg_error_set(EAGRE_E_INVALID, "topic '%s' partition %d: offset %" PRId64 " is below 0", topic, partition, offset);
-    if (rc != EAGRE_OK)
-        return rc;
-    let_go(c);
-    eg_reader_seek(&a->reader, offset);
-    a->nowhere = false;
-    return EAGRE_OK;
-}
-
-int eagre_consumer_seek_tail(eagre_consumer_t *c, const char *topic, int32_t partition, int64_t n) {
-    struct assigned *a;
-    int64_t end;
-    int rc = about(c, topic, partition, &a);
-    if (rc == EAGRE_OK && n < 0)
-        rc = eg_error_set(EAGRE_E_INVALID, "topic '%s' partition %d: %" PRId64 " records before the end", topic, partition, n);
-    if (rc == EAGRE_OK)
-        rc = end_of_waiting(c, a, &end);
-    if (rc != EAGRE_OK)
-        return rc;
-    int64_t beginning = eg_reader_beginning(&a->reader);
-    return eagre_consumer_seek(c, topic, partition, end - beginning < n ? beginning : end - n);
-}
-
-int eagre_consumer_seek_time(eagre_consumer_t *c, const char *topic, int32_t partition, int64_t timestamp_ns) {
-    struct assigned *a;
-    int64_t offset = 0;
-    int rc = about(c, topic, partition, &a);
-    if (rc != EAGRE_OK)
-        return rc;
-    begin_waiting(c);
-    rc = eg_log_find_time(a->reader.map, c->look_pin, c->e->full_fence, timestamp_ns, &offset);
-    rc = end_waiting(c, rc == EAGRE_OK ? rc : named(a, rc));
-    return rc == EAGRE_OK ? eagre_consumer_seek(c, topic, partition, offset) : rc;
-}
-
-int eagre_consumer_position(eagre_consumer_t *c, const char *topic, int32_t partition, int64_t *offset) {
-    struct assigned *a;
-    int rc = about(c, topic, partition, &a);
-    if (rc == EAGRE_OK)
-        *offset = a->reader.offset;
-    return rc;
-}
-
-int eagre_consumer_beginning_offset(eagre_consumer_t *c, const char *topic, int32_t partition, int64_t *offset) {
-    struct assigned *a;
-    int rc = about(c, topic, partition, &a);
-    if (rc == EAGRE_OK)
-        *offset = eg_reader_beginning(&a->reader);
-    return rc;
-}
-
-int eagre_consumer_end_offset(eagre_consumer_t *c, const char *topic, int32_t partition, int64_t *offset) {
-    struct assigned *a;
-    int rc = about(c, topic, partition, &a);
-    return rc == EAGRE_OK ? end_of_waiting(c, a, offset) : rc;
-}
-
-int eagre_consumer_lag(eagre_consumer_t *c, const char *topic, int32_t partition, int64_t *records) {
-    struct assigned *a;
-    int64_t end;
-    int rc = about(c, topic, partition, &a);
-    if (rc == EAGRE_OK)
-        rc = end_of_waiting(c, a, &end);
-    if (rc == EAGRE_OK)
-        *records = end > a->reader.offset ? end - a->reader.offset : 0;
-    return rc;
-}
-
-static int set_paused(eagre_consumer_t *c, const char *topic, int32_t partition, bool paused) {
-    struct assigned *a;
-    int rc = about(c, topic, partition, &a);
-    if (rc == EAGRE_OK)
-        a->paused = paused;
-    return rc;
-}
-
-int eagre_consumer_pause(eagre_consumer_t *c, const char *topic, int32_t partition) {
-    return set_paused(c, topic, partition, true);
-}
-
-int eagre_consumer_resume(eagre_consumer_t *c, const char *topic, int32_t partition) {
-    return set_paused(c, topic, partition, false);
-}
-
-/* ---- assignment ------------------------------------------------------------------------------------- */
-
-static struct subscription *subscription_of(const eagre_consumer_t *c, const char *topic) {
-    for (size_t i = 0; i < c->topic_count; i++)
-        if (strcmp(c->topics[i]->topic->name, topic) == 0)
-            return c->topics[i];
-    return NULL;
-}
-
-static int subscribe(eagre_consumer_t *c, const char *topic, struct subscription **out) {
-    *out = subscription_of(c, topic);
-    if (*out != NULL)
-        return EAGRE_OK;
-    struct subscription **topics = realloc(c->topics, (c->topic_count + 1) * sizeof(struct subscription *));
-    if (topics == NULL)
-        return eg_error_set(EAGRE_E_NO_MEMORY, "no memory for topic '%s'", topic);
-    c->topics = topics;
-    struct subscription *s = calloc(1, sizeof(*s));
-    if (s == NULL)
-        return eg_error_set(EAGRE_E_NO_MEMORY, "no memory for topic '%s'", topic);
-    int rc = eg_topic_open(c->e, EG_ROLE_CONSUMER, topic, &c->until, &s->topic);
-    if (rc != EAGRE_OK) {
-        free(s);
-        return rc;
-    }
-    c->topics[c->topic_count++] = s;
-    *out = s;
-    return EAGRE_OK;
-}
-
-static void drop_if_unused(eagre_consumer_t *c, struct subscription *s) {
-    if (s->used > 0)
-        return;
-    for (size_t i = 0; i < c->topic_count; i++)
-        if (c->topics[i] == s)
-            c->topics[i] = c->topics[--c->topic_count];
-    eg_topic_close(s->topic);
-    free(s);
-}
-
-static int assign_one(eagre_consumer_t *c, struct subscription *s, uint32_t partition) {
-    if (find(c, s->topic->name, (int32_t)partition) != NULL)
-        return EAGRE_OK;
-    struct eg_partition_map *m;
-    int rc = eg_topic_partition(s->topic, partition, &m);
-    if (rc != EAGRE_OK)
-        return rc;
-    if (c->options.isolation == EAGRE_ISOLATION_DURABLE && !m->on_disk)
-        return eg_error_set(EAGRE_E_UNSUPPORTED, "topic '%s' has storage=memory: isolation=durable would show nothing",
-                            s->topic->name);
-    struct assigned **parts = realloc(c->parts, (c->part_count + 1) * sizeof(struct assigned *));
-    if (parts == NULL)
-        return eg_error_set(EAGRE_E_NO_MEMORY, "no memory for topic '%s' partition %u", s->topic->name, partition);
-    c->parts = parts;
-    struct assigned *a = calloc(1, sizeof(*a));
-    if (a == NULL)
-        return eg_error_set(EAGRE_E_NO_MEMORY, "no memory for topic '%s' partition %u", s->topic->name, partition);
-    a->of = s;
-    a->number = partition;
-    eg_reader_init(&a->reader, m, c->pin, c->e->full_fence, c->options.check_crcs != 0, s->topic->name, 0);
-    a->reader.keep_pin = c->options.wait != EAGRE_WAIT_SLEEP;
-    a->reader.durable = c->options.isolation == EAGRE_ISOLATION_DURABLE;
-    rc = reset(c, a);
-    if (rc != EAGRE_OK) {
-        free(a);
-        return rc;
-    }
-    c->parts[c->part_count++] = a;
-    eg_topic_used_by(m, &a->reader.base);
-    s->used++;
-    return EAGRE_OK;
-}
-
-int eagre_consumer_assign(eagre_consumer_t *c, const char *topic, int32_t partition) {
-    int rc = usable(c);
-    if (rc != EAGRE_OK)
-        return rc;
-    if (topic == NULL || partition < EAGRE_PARTITION_ALL)
-        return eg_error_set(EAGRE_E_INVALID, "eagre_consumer_assign: topic and partition (or EAGRE_PARTITION_ALL) must be given");
-    let_go(c);
-    retract(c);
-    struct subscription *s;
-    rc = subscribe(c, topic, &s);
-    if (rc != EAGRE_OK)
-        return rc;
-    uint32_t count = eg_topic_partitions(s->topic);
-    begin_waiting(c);
-    if (partition >= 0 && (uint32_t)partition >= count)
-        rc = eg_error_set(EAGRE_E_UNKNOWN_PARTITION, "topic '%s' has partitions 0 to %d, not %d", topic, (int)count - 1, partition);
-    else if (partition >= 0)
-        rc = assign_one(c, s, (uint32_t)partition);
-    else
-        for (uint32_t i = 0; i < count && rc == EAGRE_OK; i++)
-            rc = assign_one(c, s, i);
-    rc = end_waiting(c, rc);
-    if (rc != EAGRE_OK)
-        drop_if_unused(c, s);
-    return rc;
-}
-
-int eagre_consumer_unassign(eagre_consumer_t *c, const char *topic, int32_t partition) {
-    int rc = usable(c);
-    if (rc != EAGRE_OK)
-        return rc;
-    if (topic == NULL || partition < EAGRE_PARTITION_ALL)
-        return eg_error_set(EAGRE_E_INVALID, "eagre_consumer_unassign: topic and partition (or EAGRE_PARTITION_ALL) must be given");
-    struct subscription *s = subscription_of(c, topic);
-    if (s == NULL || (partition >= 0 && find(c, topic, partition) == NULL))
-        return eg_error_set(EAGRE_E_STATE, "topic '%s' partition %d is not assigned to this consumer", topic, partition);
-    let_go(c);
-    retract(c);
-    size_t kept = 0;
-    for (size_t i = 0; i < c->part_count; i++) {
-        struct assigned *a = c->parts[i];
-        if (a->of == s && (partition < 0 || (int32_t)a->number == partition)) {
-            s->used--;
-            eg_topic_used_by(a->reader.map, NULL);
-            eg_reader_release(&a->reader);
-            free(a);
-        } else {
-            c->parts[kept++] = a;
-        }
-    }
-    c->part_count = kept;
-    drop_if_unused(c, s);
-    return EAGRE_OK;
-}
-
 /* ---- the session behind ------------------------------------------------------------------------------ */
-
-static bool stopped(const eagre_consumer_t *c) {
-    return eg_load_acquire(&c->e->bus->state) == EG_BUS_STOPPED;
-}
 
 /* The instance is another one: map everything anew and look for our offsets there. */
 static int reopen(eagre_consumer_t *c) {
@@ -496,21 +144,21 @@ static void trim(eagre_consumer_t *c) {
         eg_topic_trim(c->topics[i]->topic);
 }
 
-static __attribute__((cold)) int check_session(eagre_consumer_t *c) {
-    let_go(c); /* who stays pinned never sees that the topic was deleted; and what it unmaps was polled */
+int eg_consumer_check_session(eagre_consumer_t *c) {
+    eg_consumer_let_go(c); /* who stays pinned never sees that the topic was deleted; and what it unmaps was polled */
     int rc = eg_session_check(c->e, c->until.ns);
     trim(c);
     if (eg_load_relaxed(&c->e->generation) != c->generation) {
         rc = reopen(c);
         if (rc == EAGRE_E_WOULD_BLOCK)
-            rc = EAGRE_E_NO_DAEMON; /* half done: the next call goes on */
+            rc = EAGRE_OK; /* half done: nothing comes yet, and the next call goes on */
     }
     return rc;
 }
 
 /* Is it said already that what is mapped is of the past? Then what is found there says nothing. */
 static bool outdated(const eagre_consumer_t *c) {
-    return stopped(c) || eg_load_acquire(&c->e->generation) != c->generation;
+    return eg_consumer_stopped(c) || eg_load_acquire(&c->e->generation) != c->generation;
 }
 
 /* ---- poll ---------------------------------------------------------------------------------------------- */
@@ -528,7 +176,7 @@ static __attribute__((cold)) int missing(eagre_consumer_t *c, struct assigned *a
 /* One partition; EAGRE_OK with *n = 0: nothing there now. */
 static int poll_one(eagre_consumer_t *c, struct assigned *a, eagre_record_t *records, size_t max, size_t *n) {
     if (__builtin_expect(c->current != a, 0)) {
-        let_go(c);
+        eg_consumer_let_go(c);
         c->current = a;
     }
     if (__builtin_expect(a->nowhere, 0))
@@ -542,16 +190,16 @@ static int poll_one(eagre_consumer_t *c, struct assigned *a, eagre_record_t *rec
     if (rc == EAGRE_E_WOULD_BLOCK || rc == EAGRE_E_NO_DAEMON || outdated(c))
         return missing(c, a, rc); /* closed for now, or its memory has not come: the session says when it is back */
     if (rc != EAGRE_E_OFFSET_OUT_OF_RANGE || c->options.auto_offset_reset == EAGRE_RESET_NONE)
-        return named(a, rc);
+        return eg_assigned_error(a, rc);
     for (int tries = 0; rc == EAGRE_E_OFFSET_OUT_OF_RANGE && tries < 8; tries++) {
-        rc = reset(c, a);
+        rc = eg_consumer_reset(c, a);
         if (rc == EAGRE_OK)
             rc = eg_reader_poll(&a->reader, records, max, n);
     }
     /* A log that runs away from us all the time: go on from what it is then. */
     if (rc == EAGRE_OK || rc == EAGRE_E_OFFSET_OUT_OF_RANGE)
         return EAGRE_OK;
-    return rc == EAGRE_E_WOULD_BLOCK || rc == EAGRE_E_NO_DAEMON ? missing(c, a, rc) : named(a, rc);
+    return rc == EAGRE_E_WOULD_BLOCK || rc == EAGRE_E_NO_DAEMON ? missing(c, a, rc) : eg_assigned_error(a, rc);
 }
 
 static int poll_all(eagre_consumer_t *c, eagre_record_t *records, size_t max, size_t *n) {
@@ -593,10 +241,9 @@ static uint32_t announce(eagre_consumer_t *c) {
 static int need_bell(eagre_consumer_t *c) {
     if (c->has_bell)
         return EAGRE_OK;
-    int rc = eg_bell_get_late(c->e, &c->late_bell, 0, &c->bell);
+    int rc = eg_bell_get_late(c->e, &c->late_bell, 0, &c->bell, &c->bell_generation);
     if (rc != EAGRE_OK)
         return rc;
-    c->bell_generation = eg_load_relaxed(&c->e->generation);
     c->has_bell = c->bell_generation == c->generation;
     if (!c->has_bell) /* we have not changed over yet */
         eg_session_return(c->e, EG_MSG_BELL, 0, c->bell, c->bell_generation);
@@ -655,7 +302,7 @@ static void wait_for_news(eagre_consumer_t *c, int64_t left_ns, bool idle) {
         eg_futex_wait(&nobody, 0, limit < MISSING_NAP_NS ? limit : MISSING_NAP_NS);
         return;
     }
-    let_go(c);
+    eg_consumer_let_go(c);
     _Atomic uint32_t *bell = &c->e->bells_ro->bell[c->bell].rings;
     int64_t nap = c->may_membarrier || producers_fence(c) ? EG_SLEEP_MAX_NS : SLEEP_WITHOUT_MEMBARRIER;
     if (!closed && c->missing != EAGRE_OK) {
@@ -672,7 +319,7 @@ static void wait_for_news(eagre_consumer_t *c, int64_t left_ns, bool idle) {
         if (closed || eg_load_acquire(bell) != seen || outdated(c))
             break;
     }
-    retract(c);
+    eg_consumer_retract(c);
 }
 
 /*
@@ -716,7 +363,7 @@ static __attribute__((noinline)) int poll_wait(eagre_consumer_t *c, eagre_record
         int64_t left = limit - (now - start);
         int session = EAGRE_OK;
         if (now - checked >= SESSION_CHECK_NS || left <= 0 || outdated(c)) {
-            session = check_session(c);
+            session = eg_consumer_check_session(c);
             checked = now;
             if (session != EAGRE_OK && session != EAGRE_E_NO_DAEMON)
                 return session;
@@ -740,7 +387,7 @@ static int poll_no_wait(eagre_consumer_t *c) {
     int session = EAGRE_OK;
     if (outdated(c) || now - c->looked_ns >= LOOK_AFTER_NS) {
         c->looked_ns = now;
-        session = check_session(c);
+        session = eg_consumer_check_session(c);
         if (session != EAGRE_OK && session != EAGRE_E_NO_DAEMON)
             return session;
     }
@@ -770,7 +417,7 @@ int eagre_consumer_poll(eagre_consumer_t *c, eagre_record_t *records, size_t max
         return eg_session_forked(c->e);
     if (c->notifier != NULL) {
         eg_notifier_drain(c->notifier);
-        retract(c);
+        eg_consumer_retract(c);
     }
     int rc = poll_all(c, records, max, n);
     c->got += *n;
@@ -780,7 +427,7 @@ int eagre_consumer_poll(eagre_consumer_t *c, eagre_record_t *records, size_t max
     c->until = (struct eg_until){0};
     c->got += *n;
     if (*n == 0)
-        let_go(c);
+        eg_consumer_let_go(c);
     if (c->notifier != NULL && *n == 0) {
         if (rc == EAGRE_OK || rc == EAGRE_E_NO_DAEMON)
             arm(c);
@@ -791,7 +438,7 @@ int eagre_consumer_poll(eagre_consumer_t *c, eagre_record_t *records, size_t max
 }
 
 int eagre_consumer_fd(eagre_consumer_t *c, int *fd) {
-    int rc = usable(c);
+    int rc = eg_consumer_usable(c);
     if (rc != EAGRE_OK)
         return rc;
     if (fd == NULL)

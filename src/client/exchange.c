@@ -177,6 +177,8 @@ static int receive(struct eagre *e) {
         return 0;
     if (got > 0 && deliver(e, (size_t)got, fds, nfds, truncated))
         return 1;
+    if (got == 0)
+        close_fds(fds, nfds); /* an empty message can bring some, too */
     if (got > 0 && e->late != NULL) {
         /* Who waits longest is told. */
         struct eg_late *l = e->late;

@@ -145,7 +145,8 @@ void eg_pin_cell_put(struct eagre *e, _Atomic uint64_t *cell);
 
 /* A doorbell for one consumer; the second as eg_session_request_late. */
 int eg_bell_get(struct eagre *e, uint32_t *bell);
-int eg_bell_get_late(struct eagre *e, struct eg_late **late, int64_t until_ns, uint32_t *bell);
+int eg_bell_get_late(struct eagre *e, struct eg_late **late, int64_t until_ns, uint32_t *bell,
+                     uint32_t *generation);
 void eg_bell_put(struct eagre *e, uint32_t bell);
 
 /* Give back what an EG_MSG_OPEN (number: the topic's uid) or EG_MSG_BELL gave in that generation. Waits a second

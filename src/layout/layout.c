@@ -17,6 +17,7 @@ uint32_t eg_layout_fingerprint(void) {
         offsetof(struct eg_ring, watched),
         offsetof(struct eg_bells, bell),
         sizeof(struct eg_client_page),
+        offsetof(struct eg_client_page, cells),
         offsetof(struct eg_client_page, pin),
         sizeof(struct eg_pin_cell),
         sizeof(struct eg_topic_status),

@@ -119,7 +119,9 @@ struct eg_pin_cell {
 struct eg_client_page {
     struct eg_magic magic;
     _Atomic uint32_t flags; /* client */
-    uint32_t pad0;
+    /* So many pins have ever been some handle's; the daemon looks at no more of them. Client: before the first pin
+     * there, only upwards. Who lies here is not seen to use what it uses, as who does not pin at all. */
+    _Atomic uint32_t cells;
     uint8_t pad1[EG_PAGE - 24];
     struct eg_pin_cell pin[EG_CLIENT_PINS];
 };

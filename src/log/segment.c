@@ -16,7 +16,8 @@ int eg_segment_map(struct eg_partition_map *m, uint32_t number, uint64_t seq) {
         if (m->bufs[number].base != NULL &&
             eg_load_relaxed(&eg_map_header(m, number)->seq) == seq)
             break;
-        if (fetched == 1)
+        /* What came first may be the late answer to a question that was asked long ago. */
+        if (fetched == 2)
             return eg_error_set(EAGRE_E_CORRUPT, "partition %u: buffer %u is not that of segment %" PRIu64,
                                 m->number, number, seq);
         int rc = m->ops->fetch_buffer(m, number);

@@ -116,6 +116,8 @@ int eg_writer_claim_slow(struct eg_writer *w, uint64_t length, uint32_t count, s
     if (rc == EG_LOG_AGAIN)
         rc = eg_error_set(EAGRE_E_CORRUPT, "partition %u: its active segment never settles",
                           w->map->number);
+    /* writers=single: pos and index are not those of the segment that was entered, or its end is set there. */
+    w->slot = NULL;
     eg_pin_clear(w->pin);
     return rc;
 }

@@ -103,7 +103,8 @@ static void reach(const struct point *const *points, uint32_t count, unsigned wh
     static struct torture_plan plan; /* large */
     static struct torture_result result;
     unsigned with = points[0]->with;
-    plan = (struct torture_plan){.seed = (uint64_t)(points[0] - table), .run_ms = 20000};
+    plan = (struct torture_plan){
+        .seed = (uint64_t)(points[0] - table), .run_ms = 20000, .stop_ms = 60};
     plan.no_gaps = !(with & HOLDING);
     plan.control.producers = who == PRODUCER ? 2 * GROUP : 3;
     plan.control.consumers = who == CONSUMER ? 2 * GROUP : 2;
@@ -178,6 +179,33 @@ static void consumers(void **state) {
     (void)state;
     reach_all(CONSUMER);
 }
+/* Stopped for so long that the ring goes round several times: what they have pinned must wait for them, and
+ * nobody else for them. */
+static void outrun(void **state) {
+    static struct torture_plan plan; /* large */
+    static struct torture_result result;
+    static const char *const steps[] = {"claim.done", "frame.half", "batch.k_of_n", "pin.checked"};
+    (void)state;
+    for (uint32_t half = 0; half < 2; half++) {
+        plan = (struct torture_plan){
+            .seed = half, .run_ms = 20000, .stop_ms = 500, .topics_at_start = 1};
+        plan.control.producers = 5;
+        plan.control.consumers = 3;
+        plan.control.topics = 1;
+        plan.control.records_max = 100000;
+        plan.control.holds = true;
+        torture_plan_topic(&plan, 0, 64 << 10, 3, false);
+        for (uint32_t i = 0; i < 2; i++) {
+            arm(&plan, PRODUCER, i, steps[2 * half + i], 200, true);
+            arm(&plan, CONSUMER, i, "pin.checked", 10 + 10 * i, true);
+        }
+        if (!torture_run(&plan, &result))
+            fail_msg("%s", result.failure);
+        for (uint32_t i = 0; i < plan.arm_count; i++)
+            assert_true(plan.arms[i].fired);
+    }
+}
+
 static void daemons(void **state) {
     (void)state;
     reach_all(DAEMON);
@@ -193,6 +221,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(all_points_are_in_the_table),
         cmocka_unit_test(producers),
         cmocka_unit_test(consumers),
+        cmocka_unit_test(outrun),
         cmocka_unit_test(daemons),
         cmocka_unit_test(daemons_that_are_told_to_stop),
     };

@@ -7,13 +7,12 @@
 #ifndef EG_TESTS_FUZZ_H
 #define EG_TESTS_FUZZ_H
 
-#include <fcntl.h>
+#include <dirent.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -66,12 +65,15 @@ static inline char *fuzz_text(struct fuzz_in *in) {
     return text;
 }
 
-/* The lowest free descriptor: the same again, once all that came have gone. */
-static inline int fuzz_next_fd(void) {
-    int fd = fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 3);
-    FUZZ_REQUIRE(fd >= 0);
-    (void)close(fd);
-    return fd;
+/* How many descriptors this process has. */
+static inline size_t fuzz_open_fds(void) {
+    size_t n = 0;
+    DIR *all = opendir("/proc/self/fd");
+    FUZZ_REQUIRE(all != NULL);
+    while (readdir(all) != NULL)
+        n++;
+    (void)closedir(all);
+    return n;
 }
 
 #endif

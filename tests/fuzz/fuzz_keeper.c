@@ -106,7 +106,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     struct fuzz_in in = {data, size};
     static struct eg_keeper_message m;
     int fds[EG_FDPASS_MAX];
-    int before = fuzz_next_fd();
+    size_t before = fuzz_open_fds();
     connect_both();
     for (int i = 0; i < MESSAGES_MAX && in.left > 0; i++) {
         size_t nfds, n = take_message(&in, &m, &nfds);
@@ -118,7 +118,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     }
     hang_up_both();
     forget_all();
-    FUZZ_REQUIRE(fuzz_next_fd() == before);
+    FUZZ_REQUIRE(fuzz_open_fds() == before);
     (void)keeper_main; /* its loop is tests/unit/daemon's */
     return 0;
 }

@@ -34,7 +34,20 @@
 #define CALLS_MAX 24
 #define REQUESTS_MAX 200
 
-enum object { BUS, BELLS, PAGE, STATUS, RING, WAITERS, BUFFER0, BUFFER1, BUFFER2, SMALL, OBJECTS };
+enum object {
+    BUS,
+    BELLS,
+    PAGE,
+    STATUS,
+    RING,
+    WAITERS,
+    BUFFER0,
+    BUFFER1,
+    BUFFER2,
+    SMALL,
+    SHORT,
+    OBJECTS
+};
 static const size_t sizes[OBJECTS] = {EG_PAGE,
                                       sizeof(struct eg_bells),
                                       sizeof(struct eg_client_page),
@@ -44,7 +57,8 @@ static const size_t sizes[OBJECTS] = {EG_PAGE,
                                       SEGMENT,
                                       SEGMENT,
                                       SEGMENT,
-                                      100};
+                                      100,
+                                      EG_PAGE};
 static int object_fd[OBJECTS], event_fd, null_fd;
 static uint8_t *object[OBJECTS];
 static size_t object_bytes[OBJECTS];
@@ -113,6 +127,7 @@ static void fill_objects(void) {
                          eg_slot_make(s, s, s == 0 ? EG_SLOT_OPEN : EG_SLOT_READY));
     }
     eg_store_relaxed(&((struct eg_segment_header *)(void *)object[BUFFER0])->base, 0);
+    memcpy(object[SHORT], object[BUFFER0], EG_PAGE); /* a buffer that ends too early */
 }
 
 /* ---- the right answers ---------------------------------------------------------------------------------- */
@@ -292,9 +307,9 @@ ssize_t __wrap_eg_recvmsg_fds(int sock, void *buf, size_t cap, int *fds, size_t 
 
 /* ---- the calls -------------------------------------------------------------------------------------------- */
 
+/* A refusal has the daemon's status, which a newer one may have invented, and the daemon's words. */
 static int check(int rc) {
-    if (rc != EAGRE_OK &&
-        (rc > 0 || rc < -25 || rc == EAGRE_E_INTERNAL || eg_error_text()[0] == '\0')) {
+    if (rc > 0) {
         (void)fprintf(stderr, "the answer is %d: %s\n", rc, eg_error_text());
         abort();
     }
@@ -417,13 +432,13 @@ static void lie(struct fuzz_in *in) {
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     make_objects();
     fill_objects();
-    int before = fuzz_next_fd();
+    size_t before = fuzz_open_fds();
     replies = (struct fuzz_in){data, size};
     requests = 0;
     lie(&replies);
     replies_left = fuzz_u8(&replies) % 64;
     if (check(eagre_open("/nowhere/fuzz.sock", &api.e)) != EAGRE_OK) {
-        FUZZ_REQUIRE(fuzz_next_fd() == before);
+        FUZZ_REQUIRE(fuzz_open_fds() == before);
         return 0;
     }
     for (int i = 0; i < CALLS_MAX && replies.left > 0; i++) {
@@ -440,6 +455,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     eagre_producer_close(api.p);
     FUZZ_REQUIRE(eagre_close(api.e) == EAGRE_OK);
     memset(&api, 0, sizeof(api));
-    FUZZ_REQUIRE(fuzz_next_fd() == before);
+    FUZZ_REQUIRE(fuzz_open_fds() == before);
     return 0;
 }

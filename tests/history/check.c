@@ -9,6 +9,7 @@
 
 #include "history/history.h"
 #include "history/table.h"
+#include "sys/atomic.h"
 
 #define MAX_SKIP (1 << 20) /* offsets that are looked at one by one */
 
@@ -335,7 +336,7 @@ static void walk(struct check *k, const struct history_log *log) {
     for (uint64_t i = 0; i < log->count; i++) {
         const struct history_seen *s = (const struct history_seen *)log->base + i;
         struct part *p = part_of(k, s);
-        switch (s->kind) {
+        switch (eg_load_relaxed(&s->kind)) {
         case HISTORY_PASS:
             begin_pass(k, p, s);
             break;

@@ -286,7 +286,7 @@ int64_t history_position(const struct history_log *log, uint32_t topic, int32_t 
         const struct history_seen *s = (const struct history_seen *)log->base + i;
         if (s->topic != topic || s->partition != partition)
             continue;
-        switch (s->kind) {
+        switch (eg_load_relaxed(&s->kind)) {
         case HISTORY_RECORD:
             return s->offset + 1;
         case HISTORY_GAP:

@@ -36,7 +36,7 @@ static uint32_t random_size(uint64_t *rand, uint32_t capacity) {
     case 1:
         return (uint32_t)(eg_rand_next(rand) % 3000);
     default:
-        return (uint32_t)(eg_rand_next(rand) % (capacity / 8));
+        return capacity / 10 + (uint32_t)(eg_rand_next(rand) % (capacity / 48));
     }
 }
 

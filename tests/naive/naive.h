@@ -15,7 +15,7 @@
 
 /* X(KIND, word, weight). */
 #define NAIVE_KINDS(X)                                                                             \
-    X(PUT, put, 30)       /* producer who: one record, or a batch */                               \
+    X(PUT, put, 90)       /* producer who: one record, or a batch */                               \
     X(CLAIM, claim, 10)   /* ... whose place is taken only */                                      \
     X(COMMIT, commit, 10) /* the open claim of producer who, perhaps shorter */                    \
     X(ABORT, abort, 3)                                                                             \
@@ -26,8 +26,8 @@
     X(SEEK, seek, 8)                                                                               \
     X(UNPIN, unpin, 3)                                                                             \
     X(KEEP, keep, 1)     /* whether an empty poll stays pinned */                                  \
-    X(RETIRE, retire, 6) /* the oldest segment, unless it is pinned */                             \
-    X(SWAP, swap, 6)     /* ... and if it is, another buffer takes its place */                    \
+    X(RETIRE, retire, 4) /* the oldest segment, unless it is pinned */                             \
+    X(SWAP, swap, 5)     /* ... and if it is, another buffer takes its place */                    \
     X(FREE, free, 3)     /* buffers that pins hold no more */
 
 enum naive_kind {

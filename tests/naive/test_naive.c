@@ -12,7 +12,7 @@
 #include "naive/naive.h"
 
 #define SEEDS 50u
-#define OPS 120u
+#define OPS 200u
 
 static void the_log_and_the_array_agree(void **state) {
     (void)state;

@@ -87,8 +87,10 @@ static struct model_blob random_blob(uint64_t seed, uint32_t length) {
 /* All that a record can be: no key, no value, neither, empty ones, headers. size: of all of it, about. */
 static void make_record(uint32_t size, uint32_t what, struct model_record *out,
                         struct fake_record *real) {
-    uint32_t klen = size / (1 + what % 5), hlen = what % 7 == 0 ? size / 9 : 0;
-    bool key = what % 3 != 0, value = what % 11 != 0, headers = what % 7 == 0;
+    bool plain = what == 0; /* what a failure is shrunk to, if it does not need more */
+    bool key = !plain && what % 3 != 0, value = plain || what % 11 != 0;
+    bool headers = !plain && what % 7 == 0;
+    uint32_t klen = size / (1 + what % 5), hlen = headers ? size / 9 : 0;
     uint32_t vlen = key ? size - klen : size;
     *real = (struct fake_record){0};
     if (key)
@@ -110,7 +112,7 @@ static void make_record(uint32_t size, uint32_t what, struct model_record *out,
 static void make_plan(uint32_t size, uint32_t what, struct plan *p,
                       struct model_record made[BATCH_MAX]) {
     uint64_t most = eg_record_bytes_max(model.capacity);
-    *p = (struct plan){.count = what % 4 == 0 ? 1 + what / 4 % BATCH_MAX : 1};
+    *p = (struct plan){.count = what % 2 == 0 ? 1 + what / 2 % BATCH_MAX : 1};
     uint32_t each = size % (uint32_t)(most / p->count - 200);
     for (uint32_t i = 0; i < p->count; i++) {
         make_record(each, what + i * 17, &made[i], &p->record[i]);
@@ -336,6 +338,9 @@ static void poll_reader(struct reader *r, uint32_t what) {
 
 static void seek(struct reader *r, uint32_t what) {
     int64_t offset = model.start - 3 + what % (model.end - model.start + 7);
+    const struct producer *p = &producer[what / 2 % producers];
+    if (what % 2 == 1 && p->claimed) /* into what is not published yet */
+        offset = p->claim.offset + what / 8 % p->claim.count;
     eg_reader_seek(&r->r.r, offset);
     r->m.offset = offset;
     r->m.placed = r->m.pinned = false;

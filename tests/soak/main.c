@@ -139,7 +139,8 @@ static void everything_is_as_it_was(void **state) {
 
 static int set_up(void **state) {
     eg_setup_bus_stopped(state);
-    eg_bus_start(*state, "--log.level=warning", "--connections.max.per.uid=4096", NULL);
+    eg_bus_start(*state, "--log.level=warning", "--connections.max.per.uid=4096",
+                 "--bells.max.per.uid=4096", NULL);
     return 0;
 }
 

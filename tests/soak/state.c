@@ -291,10 +291,15 @@ void soak_state_wait(const struct eg_test_bus *b, const struct soak_state *befor
 }
 
 void soak_state_stretch(const struct eg_test_bus *b) {
+    static struct soak_state before, after;
     uint32_t owners[CLIENTS];
     begin(b);
+    count_descriptors(&before, "keeper", eg_bus_keeper(b));
     attach_all(b, owners);
     close_all();
+    eg_wait_until(is_quiet, NULL, "they are gone");
+    count_descriptors(&after, "keeper", eg_bus_keeper(b));
+    assert_int_equal(after.figure[0].value, before.figure[0].value); /* all pages were given back */
     end();
 }
 

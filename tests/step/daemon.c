@@ -211,6 +211,33 @@ static void close_run(struct run *r) {
     step_world_close(&r->w);
 }
 
+static void finish_reader(struct run *r) {
+    if (trace_catch(&r->reader, "a reader to end its poll") != (uintptr_t)step_end)
+        step_victim_failed(&r->reader);
+}
+
+/* Killed; another takes over. */
+static void revive(struct run *r) {
+    trace_kill(&r->daemon, true);
+    if (eg_bus_wait(&r->w.bus) != 128 + SIGKILL)
+        ended();
+    /* Those whose memory is mapped go on without it. */
+    look_at_held(r);
+    step_use_up(&r->w);
+    eg_bus_start(&r->w.bus, NULL);
+    finish_victim(r); /* it may have waited for the daemon */
+    check(r);
+}
+
+/* It goes on. */
+static void resume(struct run *r) {
+    trace_end(&r->daemon);
+    finish_victim(r);
+    if (r->reader.pid != 0)
+        finish_reader(r);
+    check(r);
+}
+
 /* True: it made a new buffer on the way. */
 static bool dry_run(struct run *r, struct step_points *points) {
     bool made = false;
@@ -225,16 +252,23 @@ static bool dry_run(struct run *r, struct step_points *points) {
     return made;
 }
 
-/* With the way that is meant: whether the daemon has a spare buffer depends on what went before. */
-static void learn(struct run *r, struct step_points *points) {
+/* Twice the way that is meant: whether the daemon has a spare buffer depends on what went before. The daemon
+ * stands at the end of the second. */
+static void learn(struct run *r, struct step_points *points, void (*go_on)(struct run *r)) {
+    struct step_points first = {0};
     for (int i = 0; i < DRY_RUNS; i++) {
         bool made = dry_run(r, points);
-        if (made == (r->what == STEP_SWAP_NEW))
+        if (made != (r->what == STEP_SWAP_NEW)) {
+            step_points_free(points);
+        } else if (first.count == 0) {
+            first = *points;
+            *points = (struct step_points){0};
+        } else {
+            step_points_common(points, &first);
+            step_points_free(&first);
             return;
-        step_points_free(points);
-        trace_end(&r->daemon);
-        finish_victim(r);
-        check(r);
+        }
+        go_on(r);
     }
     fail_msg("%s: it goes another way each time", step_when);
 }
@@ -248,33 +282,18 @@ static bool reach(struct run *r, const struct step_point *p) {
     return reached;
 }
 
-static void revive(struct run *r) {
-    trace_kill(&r->daemon, true);
-    if (eg_bus_wait(&r->w.bus) != 128 + SIGKILL)
-        ended();
-    finish_victim(r);
-    /* Those whose memory is mapped go on without it. */
-    look_at_held(r);
-    if (kinds[r->what].hold == 0)
-        step_produce(&r->w.source, STEP_SMALL);
-    step_drain(&r->w);
-    eg_bus_start(&r->w.bus, NULL);
-}
-
 void step_daemon_killed(enum step_daemon what, const struct step_options *o) {
     struct run r;
     struct step_points points = {0};
     struct step_walk walk;
     open_run(&r, what);
-    learn(&r, &points);
+    learn(&r, &points, revive);
     revive(&r);
-    check(&r);
     step_walk_begin(&walk, o, &points);
     for (const struct step_point *p; (p = step_walk_next(&walk)) != NULL;) {
         step_points_say(p, kinds[what].name, "killed");
-        walk.missed += !reach(&r, p);
+        step_walk_count(&walk, reach(&r, p));
         revive(&r);
-        check(&r);
     }
     step_walk_end(&walk, kinds[what].name, "kill");
     step_points_free(&points);
@@ -284,10 +303,7 @@ void step_daemon_killed(enum step_daemon what, const struct step_options *o) {
 /* While it stands still, somebody may take the oldest segment in hand, which it is about to clean. (That is
  * another process: what is not mapped yet cannot be had now, and who wants it waits for the daemon.) */
 static void meanwhile(struct run *r) {
-    if (r->what == STEP_REPAIR) {
-        step_produce(&r->w.source, STEP_SMALL);
-        step_drain(&r->w);
-    }
+    step_use_up(&r->w);
     if (r->what == STEP_RETIRE && trace_step(&r->reader)) {
         trace_run(&r->reader);
         for (int i = 0; i < READER_MS && !trace_has_stopped(&r->reader); i++)
@@ -304,32 +320,21 @@ static void ready_reader(struct run *r) {
         step_victim_again(&r->reader, &r->w);
 }
 
-static void finish_reader(struct run *r) {
-    if (trace_catch(&r->reader, "a reader to end its poll") != (uintptr_t)step_end)
-        step_victim_failed(&r->reader);
-}
-
 void step_daemon_stopped(enum step_daemon what, const struct step_options *o) {
     struct run r;
     struct step_points points = {0};
     struct step_walk walk;
     open_run(&r, what);
-    learn(&r, &points);
-    trace_end(&r.daemon);
-    finish_victim(&r);
-    check(&r);
+    learn(&r, &points, resume);
+    resume(&r);
     step_walk_begin(&walk, o, &points);
     for (const struct step_point *p; (p = step_walk_next(&walk)) != NULL;) {
         step_points_say(p, kinds[what].name, "stopped");
         if (what == STEP_RETIRE)
             ready_reader(&r);
-        walk.missed += !reach(&r, p);
+        step_walk_count(&walk, reach(&r, p));
         meanwhile(&r);
-        trace_end(&r.daemon);
-        finish_victim(&r);
-        if (what == STEP_RETIRE)
-            finish_reader(&r);
-        check(&r);
+        resume(&r);
     }
     step_walk_end(&walk, kinds[what].name, "stop");
     step_points_free(&points);

@@ -1,7 +1,8 @@
 /*
  * eg-step - processes are killed, or stopped while others go on, at each instruction of what they do.
  *
- *   eg-step [--stride K] [--phase P] [--every] [--seconds S] [--seed S] [--kill|--stop] SCENARIO...
+ *   eg-step [--stride K] [--phase P] [--every] [--seconds S] [--seed S] [--kill|--stop]
+ *           [--verbose] all|SCENARIO...
  *
  * It takes the programs as users get them: libeagre.so and the eagred of its build directory, without
  * fault points. Each scenario has two modes, kill and stop; --seconds bounds each of them (2 unless
@@ -60,10 +61,15 @@ static int usage(void) {
 }
 
 static const struct option known[] = {
-    {"stride", required_argument, NULL, 's'}, {"phase", required_argument, NULL, 'p'},
-    {"every", no_argument, NULL, 'e'},        {"seconds", required_argument, NULL, 't'},
-    {"seed", required_argument, NULL, 'r'},   {"kill", no_argument, NULL, 'k'},
-    {"stop", no_argument, NULL, 'o'},         {0},
+    {"stride", required_argument, NULL, 's'},
+    {"phase", required_argument, NULL, 'p'},
+    {"every", no_argument, NULL, 'e'},
+    {"seconds", required_argument, NULL, 't'},
+    {"seed", required_argument, NULL, 'r'},
+    {"kill", no_argument, NULL, 'k'},
+    {"stop", no_argument, NULL, 'o'},
+    {"verbose", no_argument, NULL, 'v'},
+    {0},
 };
 
 int main(int argc, char **argv) {
@@ -92,6 +98,9 @@ int main(int argc, char **argv) {
             break;
         case 'o':
             o.kill = false;
+            break;
+        case 'v':
+            o.verbose = true;
             break;
         default:
             return usage();

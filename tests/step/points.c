@@ -53,6 +53,14 @@ void step_points_add(struct step_points *p, uint64_t pc) {
     p->list[p->count++] = (struct step_point){pc, times, number};
 }
 
+void step_points_common(struct step_points *p, struct step_points *other) {
+    size_t kept = 0;
+    for (size_t i = 0; i < p->count; i++)
+        if (find(other, p->list[i].pc)->times >= p->list[i].occurrence)
+            p->list[kept++] = p->list[i];
+    p->count = kept;
+}
+
 void step_points_free(struct step_points *p) {
     free(p->list);
     free(p->seen);
@@ -117,6 +125,12 @@ const struct step_point *step_walk_next(struct step_walk *w) {
         w->index %= w->points->count;
     w->done++;
     return &w->points->list[index];
+}
+
+void step_walk_count(struct step_walk *w, bool reached) {
+    w->missed += !reached;
+    if (w->options->verbose)
+        fprintf(stderr, "%s%s\n", step_when, reached ? "" : ": not reached");
 }
 
 void step_walk_end(const struct step_walk *w, const char *scenario, const char *mode) {

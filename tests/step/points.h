@@ -29,6 +29,8 @@ struct step_points {
 
 /* During the dry run: the process is at pc. */
 void step_points_add(struct step_points *p, uint64_t pc);
+/* Only those that another dry run came by, too: what is different each time is not worth waiting for. */
+void step_points_common(struct step_points *p, struct step_points *other);
 void step_points_free(struct step_points *p);
 
 /* Into step_when: it is done with this one now. */
@@ -47,6 +49,7 @@ struct step_options {
     double seconds; /* for one scenario in one mode; 0: no limit */
     uint64_t seed;
     bool kill, stop; /* which modes */
+    bool verbose;    /* tell each point, on stderr */
 };
 
 struct step_walk {
@@ -60,6 +63,8 @@ void step_walk_begin(struct step_walk *w, const struct step_options *o,
                      const struct step_points *p);
 /* NULL: all done, or time is over. */
 const struct step_point *step_walk_next(struct step_walk *w);
+/* Whether the last one was reached. */
+void step_walk_count(struct step_walk *w, bool reached);
 /* Tell what was done, on stdout. */
 void step_walk_end(const struct step_walk *w, const char *scenario, const char *mode);
 

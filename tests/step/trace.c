@@ -26,14 +26,16 @@
 
 static unsigned long with_break(unsigned long text) { return (text & ~0xfful) | 0xcc; }
 
-static size_t place_pc(void) { return offsetof(struct user, regs.rip); }
-static size_t place_result(void) { return offsetof(struct user, regs.rax); }
+#define REGISTER(t, name)                                                                          \
+    ((uint64_t)ptrace(PTRACE_PEEKUSER, (t)->pid, offsetof(struct user, regs.name), 0))
 
-uint64_t trace_return_address(const struct trace *t) {
-    long sp = ptrace(PTRACE_PEEKUSER, t->pid, offsetof(struct user, regs.rsp), 0);
-    return (uint64_t)ptrace(PTRACE_PEEKTEXT, t->pid, sp, 0);
+uint64_t trace_pc(const struct trace *t) { return REGISTER(t, rip); }
+uint64_t trace_result(const struct trace *t) { return REGISTER(t, rax); }
+uint64_t trace_second_argument(const struct trace *t) { return REGISTER(t, rsi); }
+uint64_t trace_return_address(const struct trace *t) { return trace_word(t, REGISTER(t, rsp)); }
+static long set_pc(const struct trace *t, uint64_t pc) {
+    return ptrace(PTRACE_POKEUSER, t->pid, offsetof(struct user, regs.rip), pc);
 }
-static size_t place_second_argument(void) { return offsetof(struct user, regs.rsi); }
 
 #else
 
@@ -41,14 +43,12 @@ static size_t place_second_argument(void) { return offsetof(struct user, regs.rs
 #define PC_AFTER_BREAK 0
 
 static unsigned long with_break(unsigned long text) { return text; }
-static size_t place_pc(void) { return 0; }
-static size_t place_result(void) { return 0; }
-static size_t place_second_argument(void) { return 0; }
 
-uint64_t trace_return_address(const struct trace *t) {
-    (void)t;
-    return 0;
-}
+uint64_t trace_pc(const struct trace *t) { return t->pid == 0; }
+uint64_t trace_result(const struct trace *t) { return t->pid == 0; }
+uint64_t trace_second_argument(const struct trace *t) { return t->pid == 0; }
+uint64_t trace_return_address(const struct trace *t) { return t->pid == 0; }
+static long set_pc(const struct trace *t, uint64_t pc) { return t->pid == 0 && pc == 0; }
 
 #endif
 
@@ -144,19 +144,7 @@ void trace_kill(struct trace *t, bool is_child) {
     *t = (struct trace){0};
 }
 
-/* ---- registers and text ------------------------------------------------------------------------------ */
-
-uint64_t trace_pc(const struct trace *t) {
-    return (uint64_t)ask(t, PTRACE_PEEKUSER, place_pc(), 0, "PTRACE_PEEKUSER");
-}
-
-uint64_t trace_result(const struct trace *t) {
-    return (uint64_t)ask(t, PTRACE_PEEKUSER, place_result(), 0, "PTRACE_PEEKUSER");
-}
-
-uint64_t trace_second_argument(const struct trace *t) {
-    return (uint64_t)ask(t, PTRACE_PEEKUSER, place_second_argument(), 0, "PTRACE_PEEKUSER");
-}
+/* ---- memory and text ------------------------------------------------------------------------------ */
 
 uint64_t trace_word(const struct trace *t, uint64_t at) {
     return (uint64_t)ask(t, PTRACE_PEEKDATA, at, 0, "PTRACE_PEEKDATA");
@@ -239,7 +227,8 @@ uint64_t trace_catch(struct trace *t, const char *what) {
             return 0;
         uint64_t at = trace_pc(t) - PC_AFTER_BREAK;
         if (t->trapped && break_at(t, at) < TRACE_BREAKS) {
-            ask(t, PTRACE_POKEUSER, place_pc(), at, "PTRACE_POKEUSER");
+            if (set_pc(t, at) != 0)
+                die(t, "cannot go back to the breakpoint");
             return at;
         }
         trace_run(t);

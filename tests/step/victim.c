@@ -109,7 +109,7 @@ static void prepare(struct work *v) {
     case STEP_ROTATE:
     case STEP_ROTATE_NEW:
     case STEP_ROTATE_BATCH:
-        step_fill(&v->s, 64, step_relax, NULL);
+        step_fill(&v->s, 128, step_relax, NULL); /* too little for us, enough for others */
         break;
     default:
         break;

@@ -13,6 +13,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#define FETCH_MS 2
+
 char step_when[160] = "at first";
 
 void step_ok(int rc, const char *call) {
@@ -31,8 +33,10 @@ void step_source_open(struct step_source *s, eagre_t *e, const char *dir, uint32
     s->id = id;
     no_log(history_producer_open(&s->log, dir, id, STEP_LOG_RECORDS), dir);
     /* Of a topic with one writer: until the one before is buried. */
+    eagre_producer_options_t options = EAGRE_PRODUCER_OPTIONS_INIT;
     int rc, tries = 0;
-    while ((rc = eagre_producer_open(e, STEP_TOPIC, NULL, &s->p)) == EAGRE_E_BUSY &&
+    options.max_block_ms = s->hasty ? 0 : options.max_block_ms;
+    while ((rc = eagre_producer_open(e, STEP_TOPIC, &options, &s->p)) == EAGRE_E_BUSY &&
            tries++ < EG_TEST_LIMIT_MS)
         poll(NULL, 0, 1);
     STEP_OK(rc);
@@ -44,13 +48,16 @@ void step_source_close(struct step_source *s) {
     s->p = NULL;
 }
 
-int step_try_produce(struct step_source *s, size_t size, int64_t *offset) {
+/* tries: while there is no room. */
+static int produce(struct step_source *s, size_t size, int tries, int64_t *offset) {
     uint8_t value[STEP_FILLER];
     uint64_t sequence = history_next(&s->log);
     uint64_t hash = history_fill(value, size, NULL, 0, (struct history_id){s->id, 0, sequence});
     eagre_message_t m = {.value = value, .value_len = size};
+    int rc;
     history_intend(&s->log, 0, 0, hash);
-    int rc = eagre_produce(s->p, &m, NULL, offset);
+    while (eagre_status_is_retriable(rc = eagre_produce(s->p, &m, NULL, offset)) && --tries > 0)
+        poll(NULL, 0, 1);
     if (rc == EAGRE_OK)
         history_acked(&s->log, sequence, 0, *offset);
     else
@@ -60,8 +67,17 @@ int step_try_produce(struct step_source *s, size_t size, int64_t *offset) {
 
 int64_t step_produce(struct step_source *s, size_t size) {
     int64_t offset = -1;
-    STEP_OK(step_try_produce(s, size, &offset));
+    STEP_OK(produce(s, size, EG_TEST_LIMIT_MS, &offset));
     return offset;
+}
+
+void step_use_up(struct step_world *w) {
+    int64_t offset;
+    int rc;
+    while ((rc = produce(&w->source, STEP_FILLER - STEP_FRAME_HEADER, 1, &offset)) == EAGRE_OK)
+        step_glance(w);
+    if (!eagre_status_is_retriable(rc))
+        STEP_OK(rc);
 }
 
 /* Where in its segment something lies: the segment's header begins with its magic. */
@@ -80,7 +96,11 @@ static uint64_t produce_by_claim(struct step_source *s, uint32_t frame) {
     uint64_t sequence = history_next(&s->log);
     uint64_t hash = history_fill(value, size, NULL, 0, (struct history_id){s->id, 0, sequence});
     history_intend(&s->log, 0, 0, hash);
-    STEP_OK(eagre_producer_claim(s->p, 0, SIZE_MAX, size, &claim));
+    int rc, tries = EG_TEST_LIMIT_MS;
+    while (eagre_status_is_retriable(rc = eagre_producer_claim(s->p, 0, SIZE_MAX, size, &claim)) &&
+           --tries > 0)
+        poll(NULL, 0, 1);
+    STEP_OK(rc);
     memcpy(claim.value, value, size);
     uint64_t end = position_of(claim.value) - STEP_FRAME_HEADER + frame;
     STEP_OK(eagre_producer_commit(s->p, &claim));
@@ -178,8 +198,19 @@ static void look_at_watermarks(struct step_world *w) {
                       history_now());
 }
 
-void step_drain(struct step_world *w) {
+void step_glance(struct step_world *w) {
     while (step_poll(&w->sink, 32, 0) > 0) {}
+}
+
+void step_drain(struct step_world *w) {
+    int64_t lag;
+    for (;;) {
+        step_glance(w);
+        STEP_OK(eagre_consumer_lag(w->sink.c, STEP_TOPIC, 0, &lag));
+        /* A poll that does not wait does not wait for a buffer that must be fetched, either. */
+        if (lag == 0 || step_poll(&w->sink, 32, FETCH_MS) == 0)
+            break;
+    }
 }
 
 void step_read_to(struct step_world *w, int64_t end) {
@@ -238,6 +269,7 @@ void step_world_open(struct step_world *w, bool single_writer) {
     step_seek(&w->sink, 0);
     if (single_writer)
         return;
+    w->source.hasty = true;
     step_source_open(&w->source, w->e, w->dir, STEP_PRODUCER);
     /* Every buffer of the ring is mapped once it went round. */
     step_laps(w, 4, true);

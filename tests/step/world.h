@@ -19,7 +19,8 @@
 #define STEP_TOPIC "t"
 #define STEP_SEGMENT 65536u
 #define STEP_FILLER 8192u /* the largest frame */
-#define STEP_SMALL 100u   /* value bytes of an ordinary record */
+#define STEP_SMALL 100u   /* value bytes of an ordinary record: a frame of 192 */
+#define STEP_TINY 60u     /* of one that still finds room where the other does not: 128 */
 #define STEP_FRAME_HEADER 32u
 #define STEP_LOG_RECORDS 65536u
 #define STEP_ROUNDS_A_LOG 32 /* then the logs begin anew, since each check reads all of them */
@@ -38,6 +39,7 @@ struct step_source {
     eagre_producer_t *p;
     struct history_log log;
     uint32_t id;
+    bool hasty; /* its calls do not wait for room in the ring; step_produce() tries again */
 };
 
 /* A consumer with its log. What it polled last is looked at again before the next poll. */
@@ -66,8 +68,7 @@ void step_world_close(struct step_world *w);
 
 void step_source_open(struct step_source *s, eagre_t *e, const char *dir, uint32_t id);
 void step_source_close(struct step_source *s);
-/* Produce a record of `size` value bytes. Returns its status; *offset only if it is EAGRE_OK. */
-int step_try_produce(struct step_source *s, size_t size, int64_t *offset);
+/* Produce a record of `size` value bytes: its offset. */
 int64_t step_produce(struct step_source *s, size_t size);
 /* Produce until exactly `room` bytes (a multiple of 64, less than STEP_FILLER) are left in the active
  * segment. relax() is called now and then, for who reads meanwhile. */
@@ -84,7 +85,9 @@ void step_look_again(struct step_sink *k);
 void step_seek(struct step_sink *k, int64_t offset);
 int64_t step_position(struct step_sink *k);
 
-/* Read all that is there now, without waiting. */
+/* Read what can be read without a daemon. */
+void step_glance(struct step_world *w);
+/* Read all that is there now: what is claimed and not published is not waited for. */
 void step_drain(struct step_world *w);
 /* Read until everything below `end` was seen: waits for it. */
 void step_read_to(struct step_world *w, int64_t end);
@@ -92,6 +95,9 @@ void step_read_to(struct step_world *w, int64_t end);
 void step_read_all(struct step_world *w);
 /* The source makes the ring go round: so many segments, read or not meanwhile. */
 void step_laps(struct step_world *w, unsigned segments, bool reading);
+
+/* Without a daemon the source goes on through the ring that is left. */
+void step_use_up(struct step_world *w);
 
 /* All is quiet: read to the end, check the history. */
 void step_check(struct step_world *w);

@@ -17,6 +17,7 @@
 #include "eagre/consumer.h"
 #include "eagre/producer.h"
 #include "harness.h"
+#include "sys/liveness.h"
 
 #define OK(call)                                                                                   \
     do {                                                                                           \
@@ -309,6 +310,88 @@ static void who_held_nothing_and_was_forgotten_begins_anew(void **state) {
     finish(&k, 0);
 }
 
+/* The descriptor of our client page. */
+static int find_page(void) {
+    char link[32], name[64];
+    for (int fd = 3; fd < 1000; fd++) {
+        snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+        ssize_t n = readlink(link, name, sizeof(name) - 1);
+        name[n < 0 ? 0 : n] = '\0';
+        if (strncmp(name, "/memfd:eagre:c", 14) == 0 && name[14] >= '0' && name[14] <= '9')
+            return fd;
+    }
+    return -1;
+}
+
+/* A child of it has the page, too, and its lock. */
+static int leave_the_lock_to_a_child(const struct child *k, eagre_t *own, eagre_producer_t *by) {
+    eagre_claim_t claim;
+    (void)own;
+    if (eagre_producer_claim(by, 0, SIZE_MAX, 5, &claim) != EAGRE_OK)
+        return 92;
+    int page = find_page();
+    if (page < 0)
+        return 93;
+    close(dup(page)); /* any close of the file drops the lock */
+    if (fork() == 0) {
+        if (eg_page_lock(page) != EAGRE_OK)
+            _exit(94);
+        child_ready(k);
+        _exit(0);
+    }
+    for (;;)
+        pause();
+}
+
+static bool lock_is_reported(void *ctx) {
+    char *log = eg_bus_log(ctx);
+    bool found = strstr(log, "its process has ended, but its page is locked by another") != NULL;
+    free(log);
+    return found;
+}
+
+/* The other way round: the process is gone, but somebody holds the lock. */
+static void who_is_gone_but_whose_page_is_locked_is_left_alone(void **state) {
+    eagre_record_t r;
+    struct child k;
+    size_t n;
+    start(&k, *state, leave_the_lock_to_a_child);
+    OK(produce(p, "after"));
+    kill(k.pid, SIGKILL);
+    assert_int_equal(eg_wait_exit(k.pid), 128 + SIGKILL);
+    eg_wait_until(lock_is_reported, *state, "one witness alone is reported");
+    OK(eagre_consumer_poll(c, &r, 1, 0, &n));
+    assert_int_equal(n, 0);
+    assert_int_equal(figure("clients"), 2);
+    go_on(&k); /* the lock goes, too */
+    expect("after", 1);
+    wait_for_clients(1);
+    close(k.said[0]);
+    close(k.go_on[1]);
+}
+
+#define MANY 50
+
+static void many_die_at_once_with_claims_side_by_side(void **state) {
+    static struct child k[MANY];
+    for (int i = 0; i < MANY; i++)
+        start(&k[i], *state, claim_and_wait);
+    OK(produce(p, "after"));
+    assert_int_equal(figure("clients"), MANY + 1);
+    for (int i = 0; i < MANY; i++)
+        if (i != 7)
+            kill(k[i].pid, SIGKILL);
+    for (int i = 0; i < MANY; i++)
+        if (i != 7)
+            finish(&k[i], 128 + SIGKILL);
+    wait_for_clients(2);
+    go_on(&k[7]); /* the living one's was not touched */
+    finish(&k[7], 0);
+    expect("child", 7);
+    expect("after", MANY);
+    wait_for_clients(1);
+}
+
 static int produce_and_wait(const struct child *k, eagre_t *own, eagre_producer_t *by) {
     (void)own;
     if (produce(by, "child") != EAGRE_OK)
@@ -426,6 +509,8 @@ int main(void) {
         T(who_does_exec_is_dead),
         T(who_loses_its_lock_but_lives_is_left_alone),
         T(who_held_nothing_and_was_forgotten_begins_anew),
+        T(who_is_gone_but_whose_page_is_locked_is_left_alone),
+        T(many_die_at_once_with_claims_side_by_side),
         T(deaths_while_there_is_no_daemon_are_found_later),
         T(owner_numbers_are_used_again),
         T(a_single_writer_is_one_at_a_time),

@@ -17,6 +17,7 @@
 
 #include "layout/layout.h" /* first: it has parameters named as what comes next */
 #include "harness_client.h"
+#include "harness_user.h"
 
 static struct eg_test_bus b;
 
@@ -36,6 +37,15 @@ static int setup_kill(void **state) {
     (void)state;
     return setup_with("--stall.kill=true");
 }
+static int setup_kill_later(void **state) {
+    (void)state;
+    eg_client_setup();
+    eg_bus_init(&b);
+    bus = &b;
+    eg_bus_start(&b, "--stall.warn.ms=1000", "--stall.kill=true", NULL);
+    eg_client_open(b.socket);
+    return 0;
+}
 static int teardown(void **state) {
     (void)state;
     eg_client_close();
@@ -43,13 +53,15 @@ static int teardown(void **state) {
     return 0;
 }
 
+static const char *claimed_topic = "t";
+
 /* Takes a place, says so; stops itself if told; publishes when it goes on. */
 static void claim_and_wait(int ready, int stop) {
     eagre_t *own;
     eagre_producer_t *by;
     eagre_claim_t claim;
     CHECK(eagre_open(b.socket, &own) == EAGRE_OK);
-    CHECK(eagre_producer_open(own, "t", NULL, &by) == EAGRE_OK);
+    CHECK(eagre_producer_open(own, claimed_topic, NULL, &by) == EAGRE_OK);
     CHECK(eagre_producer_claim(by, 0, SIZE_MAX, 5, &claim) == EAGRE_OK);
     memcpy(claim.value, "claim", 5);
     eg_say(ready);
@@ -213,6 +225,56 @@ static void with_stall_kill_it_is_ended(void **state) {
     wait_for_log("was killed: stall.kill=true", 2);
 }
 
+/* The others go on: to count its claims takes many slices, which are not as many looks at its pins. */
+static void also_with_a_long_chain_behind(void **state) {
+    const eagre_setting_t settings[] = {{"segment.bytes", "4M"}};
+    struct said many = {"at offset 0 for a record that pid", 5};
+    eagre_producer_t *by;
+    (void)state;
+    OK(eagre_topic_create(e, "long", settings, 1));
+    OK(eagre_producer_open(e, "long", NULL, &by));
+    claimed_topic = "long";
+    pid_t pid = eg_start(claim_and_wait, true);
+    claimed_topic = "t";
+    for (int i = 0; i < 40000; i++)
+        OK(eg_put(by, "behind"));
+    assert_int_equal(eg_wait_exit(pid), 128 + SIGKILL);
+    eg_wait_figure("stalls.killed", 1);
+    assert_false(was_said(&many)); /* it is told again after 1, 2, 4 and 8 times stall.warn.ms */
+    eagre_producer_close(by);
+}
+
+/* Whose connection it was: a process that the client's user could not kill is not killed for it. */
+static void claim_as_root_who_connected_as_nobody(int ready, int extra) {
+    eagre_t *own;
+    eagre_producer_t *by;
+    eagre_claim_t claim;
+    (void)extra;
+    CHECK(seteuid(65534) == 0);
+    CHECK(eagre_open(b.socket, &own) == EAGRE_OK);
+    CHECK(eagre_producer_open(own, "t", NULL, &by) == EAGRE_OK);
+    CHECK(seteuid(0) == 0 && setresuid(0, 0, 0) == 0);
+    CHECK(eagre_producer_claim(by, 0, SIZE_MAX, 5, &claim) == EAGRE_OK);
+    eg_say(ready);
+}
+
+static void nobody_is_killed_who_is_another_users(void **state) {
+    (void)state;
+    if (geteuid() != 0) {
+        print_message("only root can play two users\n");
+        skip();
+    }
+    eg_bus_open_to_all(&b);
+    pid_t pid = eg_start(claim_as_root_who_connected_as_nobody, false);
+    OK(eg_put(p, "behind"));
+    wait_for_log("cannot be killed: the process of that number is another user's", 1);
+    wait_for_log("it runs and holds a claim open", 4);
+    assert_true(lives(pid));
+    kill(pid, SIGKILL);
+    eg_wait_exit(pid);
+    eg_expect("behind");
+}
+
 /* The owner's number in a frame is what a producer wrote there. */
 static _Atomic uint64_t *word_of(const eagre_claim_t *claim) {
     return &((struct eg_frame *)(void *)((char *)claim->value - EG_FRAME_HEADER))->word;
@@ -223,15 +285,22 @@ static void sign_for(const eagre_claim_t *claim, uint32_t owner) {
 }
 
 static void nobody_is_killed_for_what_another_wrote(void **state) {
+    eagre_t *reader;
+    eagre_consumer_t *reads;
     eagre_claim_t claim;
     (void)state;
     pid_t idle = eg_start(be_idle, 0); /* it is client 2 */
+    OK(eagre_open(b.socket, &reader)); /* and this one is 3 */
+    OK(eagre_consumer_open(reader, NULL, &reads));
+    OK(eagre_consumer_assign(reads, "t", 0));
     eg_expect("idle");
     eg_claim(p, &claim);
     sign_for(&claim, 2);
     wait_for_log("but it does not use that segment", 4);
     assert_int_equal(eg_figure("stalls.oldest.pid"), idle);
     assert_true(lives(idle));
+    sign_for(&claim, 3);
+    wait_for_log("client 3 has begun and not published: that is no producer of this topic", 1);
     sign_for(&claim, 777);
     wait_for_log("client 777 has begun and not published: that is no producer of this topic", 3);
     assert_int_equal(eg_figure("stalls.oldest.pid"), 0);
@@ -239,6 +308,8 @@ static void nobody_is_killed_for_what_another_wrote(void **state) {
     sign_for(&claim, 1);
     OK(eagre_producer_commit(p, &claim));
     eg_expect("claim");
+    eagre_consumer_close(reads);
+    eagre_close(reader);
     kill(idle, SIGKILL);
     eg_wait_exit(idle);
 }
@@ -314,6 +385,8 @@ int main(void) {
         T(a_single_writer_is_told_too, setup_kill),
         T(also_after_the_daemon_was_killed, setup),
         T(with_stall_kill_it_is_ended, setup_kill),
+        T(also_with_a_long_chain_behind, setup_kill_later),
+        T(nobody_is_killed_who_is_another_users, setup_kill),
         T(nobody_is_killed_for_what_another_wrote, setup_kill),
         T(nor_who_has_another_claim_there, setup_kill),
         cmocka_unit_test_setup_teardown(without_permission_it_is_said_once, setup_without_cap_kill,

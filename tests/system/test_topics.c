@@ -225,6 +225,50 @@ static int64_t produce_some(const struct eg_test_bus *b, int count) {
     return offset;
 }
 
+static struct eg_test_bus *the_bus;
+static size_t fds_before;
+static bool memory_is_given_back(void *ctx) {
+    (void)ctx;
+    return eg_count_fds(the_bus->pid) == fds_before;
+}
+
+/* Its memory is given back little by little; what somebody reads in it stays as it is. */
+static void what_is_read_of_a_deleted_topic_stays(void **state) {
+    enum { SIZE = 7000, RECORDS = 8 };
+    static char value[RECORDS][SIZE];
+    eagre_record_t r[RECORDS];
+    eagre_producer_t *p, *other;
+    eagre_consumer_t *c;
+    size_t n;
+    the_bus = *state;
+    OK(eagre_topic_create(e, "other", SETTINGS(SMALL)));
+    OK(eagre_producer_open(e, "other", NULL, &other)); /* we are a client from here on */
+    fds_before = eg_count_fds(the_bus->pid);
+    for (int round = 0; round < 2; round++) { /* somebody reads in it; nobody has it */
+        OK(eagre_topic_create(e, "t", SETTINGS(SMALL)));
+        OK(eagre_producer_open(e, "t", NULL, &p));
+        OK(eagre_consumer_open(e, NULL, &c));
+        OK(eagre_consumer_assign(c, "t", 0));
+        for (int i = 0; i < RECORDS; i++) {
+            memset(value[i], 'a' + i, SIZE);
+            eagre_message_t m = {.value = value[i], .value_len = SIZE, .partition = 0};
+            OK(eagre_produce(p, &m, NULL, NULL));
+        }
+        OK(eagre_consumer_poll(c, r, RECORDS, EG_TEST_LIMIT_MS, &n));
+        assert_int_equal(n, RECORDS);
+        eagre_producer_close(p);
+        if (round == 1)
+            eagre_consumer_close(c);
+        OK(eagre_topic_delete(e, "t"));
+        eg_wait_until(memory_is_given_back, NULL, "a deleted topic's memory is given back");
+        for (size_t i = 0; round == 0 && i < n; i++)
+            assert_memory_equal(r[i].value, value[i], SIZE);
+        if (round == 0)
+            eagre_consumer_close(c);
+    }
+    eagre_producer_close(other);
+}
+
 static void offsets_go_on_after_a_clean_stop(void **state) {
     struct eg_test_bus *b = *state;
     int64_t expected = 0;
@@ -457,6 +501,7 @@ int main(void) {
         T(memory_max_is_kept_and_explained),
         T(alterations_reach_those_who_use_the_topic),
         T(a_deleted_topic_is_gone_and_its_memory_too),
+        T(what_is_read_of_a_deleted_topic_stays),
         T(offsets_go_on_after_a_clean_stop),
         T(no_offset_is_given_twice_after_a_crash_of_everything),
         T(a_stop_that_keeps_the_memory_keeps_the_records),

@@ -25,7 +25,8 @@ void torture_plan_topic(struct torture_plan *plan, uint32_t topic, uint32_t segm
 
 void torture_plan_random(struct torture_plan *plan, uint64_t seed) {
     uint64_t random = seed;
-    *plan = (struct torture_plan){.seed = seed, .run_ms = 1500, .actions = TORTURE_ALL};
+    *plan =
+        (struct torture_plan){.seed = seed, .run_ms = 1500, .stop_ms = 200, .actions = TORTURE_ALL};
 #define PICK(n) ((uint32_t)(eg_rand_next(&random) % (n)))
     struct torture_control *s = &plan->control;
     s->seed = seed;

@@ -137,8 +137,8 @@ static bool claim(struct torture_client *k, const struct target *t) {
     if (length > 0)
         memcpy(c.key, key, length);
     memcpy(c.value, values[0], size / 2);
-    if (torture_chance(k, 8))
-        torture_pause_us(torture_pick(k, 2000));
+    if (torture_chance(k, 4))
+        torture_pause_us(torture_pick(k, torture_chance(k, 8) ? 20000 : 2000));
     memcpy((uint8_t *)c.value + size / 2, values[0] + size / 2, size - size / 2);
     if (torture_chance(k, 5)) {
         history_aborted(&k->log, sequence);
@@ -188,7 +188,7 @@ void torture_produce(struct torture_client *k) {
     struct target targets[TORTURE_TOPICS] = {0};
     if (history_producer_open(&k->log, k->dir, k->index, s->records_max + BATCH_MAX) != 0)
         torture_complain("no log");
-    for (uint32_t i = 0; i < s->topics; i++)
+    for (uint32_t i = 0; i < TORTURE_TOPICS; i++)
         targets[i] = (struct target){.number = i, .topic = &s->topic[i]};
     while (torture_phase(k) == TORTURE_RUN) {
         struct target *t = &targets[torture_pick(k, s->topics)];

@@ -120,7 +120,7 @@ static void start_client(struct process *p) {
 
 static void start_daemon(struct torture_arm *arm) {
     char fault[64];
-    int ends[2];
+    int ends[2] = {-1, -1};
     int log = open(r.bus.log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
     if (log < 0 || pipe2(ends, O_CLOEXEC | O_NONBLOCK) != 0)
         fail_msg("%s: %s", r.bus.log, strerror(errno));
@@ -138,10 +138,10 @@ static void start_daemon(struct torture_arm *arm) {
     begun(&r.daemon, pid, arm);
 }
 
-/* It has taken over all that there was, and listens. */
+/* It has taken over all that there was, listens, and is not about to go. */
 static bool daemon_is_ready(void) {
     char byte;
-    if (r.daemon.pid == 0)
+    if (r.daemon.pid == 0 || r.daemon.killed || r.daemon_leaves)
         return false;
     if (r.daemon_ready >= 0 && read(r.daemon_ready, &byte, 1) == 1) {
         close(r.daemon_ready);
@@ -202,7 +202,7 @@ static void look_after(struct process *p) {
         p->stopped = true;
         r.result->stops++;
         if (p->go_on_at == 0)
-            p->go_on_at = now_ms() + 1 + pick(60);
+            p->go_on_at = now_ms() + 1 + pick(r.plan->stop_ms);
     }
     if (p->pid != 0 && p->go_on_at != 0 && now_ms() >= p->go_on_at) {
         p->go_on_at = 0;
@@ -254,11 +254,11 @@ static void kill_it(struct process *p) {
     kill(p->pid, SIGKILL);
 }
 
-static void stop_it(struct process *p, uint32_t ms) {
+static void stop_it(struct process *p) {
     if (p->pid == 0 || p->stopped)
         return;
     p->stopped = true;
-    p->go_on_at = now_ms() + 1 + pick(ms);
+    p->go_on_at = now_ms() + 1 + pick(r.plan->stop_ms);
     kill(p->pid, SIGSTOP);
 }
 
@@ -297,7 +297,7 @@ static void act(void) {
     case 2:
     case 3:
         if (actions & TORTURE_STOP_CLIENTS)
-            stop_it(p, 200);
+            stop_it(p);
         break;
     case 4:
         if ((actions & TORTURE_KILL_DAEMON) && daemon_may_go && (daemon_is_ready() || pick(2) == 0))
@@ -305,7 +305,7 @@ static void act(void) {
         break;
     case 5:
         if ((actions & TORTURE_STOP_DAEMON) && pick(3) == 0)
-            stop_it(&r.daemon, 300);
+            stop_it(&r.daemon);
         break;
     case 6:
         if ((actions & TORTURE_RESTART_DAEMON) && daemon_may_go && pick(2) == 0) {

@@ -40,7 +40,8 @@ struct torture_arm {
 
 struct torture_plan {
     uint64_t seed;
-    uint32_t run_ms; /* so long; less if all arms have fired and nothing happens at random */
+    uint32_t run_ms;  /* so long; less if all arms have fired and nothing happens at random */
+    uint32_t stop_ms; /* who is stopped, is it for up to so long */
     uint32_t actions;
     bool no_gaps;                   /* all topics have windows: nothing may be missed */
     uint32_t topics_at_start;       /* the others are left to the administrator */

@@ -100,22 +100,38 @@ static void test_a_late_bell(void **state) {
     int rc;
     assert_int_equal(eg_client_attach(e), EAGRE_OK);
     fake.act[EG_MSG_BELL] = FAKE_STALL;
-    assert_int_equal(eg_bell_get_late(e, &late, 0, &bell), EAGRE_E_WOULD_BLOCK);
+    assert_int_equal(eg_bell_get_late(e, &late, 0, &bell, NULL), EAGRE_E_WOULD_BLOCK);
     fake_wait_stalled(&fake);
-    assert_int_equal(eg_bell_get_late(e, &late, 0, &bell), EAGRE_E_WOULD_BLOCK);
+    assert_int_equal(eg_bell_get_late(e, &late, 0, &bell, NULL), EAGRE_E_WOULD_BLOCK);
     fake_go_on(&fake);
-    UNTIL_DONE(rc, eg_bell_get_late(e, &late, 0, &bell));
+    UNTIL_DONE(rc, eg_bell_get_late(e, &late, 0, &bell, NULL));
     assert_true(rc == EAGRE_OK && bell == 9 && late == NULL);
     assert_int_equal(fake.seen[EG_MSG_BELL], 1);
 
     fake.act[EG_MSG_BELL] = FAKE_STALL;
-    assert_int_equal(eg_bell_get_late(e, &late, 0, &bell), EAGRE_E_WOULD_BLOCK);
+    assert_int_equal(eg_bell_get_late(e, &late, 0, &bell, NULL), EAGRE_E_WOULD_BLOCK);
     eg_session_give_up(e, &late);
     assert_null(late);
     fake_go_on(&fake);
     assert_int_equal(list(), EAGRE_OK);
     assert_int_equal(list(), EAGRE_OK);
     assert_int_equal(fake.seen[EG_MSG_BELL_FREE], 1);
+}
+
+/* A connection whose ATTACH was answered is a client's for good: who has not got the answer needs another one. */
+static void test_a_lost_attach(void **state) {
+    (void)state;
+    fake.act[EG_MSG_ATTACH] = FAKE_STALL;
+    eg_request_limit_ns = SHORT_NS;
+    assert_int_equal(eg_client_attach(e), EAGRE_E_TIMED_OUT);
+    assert_says_stopped();
+    fake_go_on(&fake);
+    eg_request_limit_ns = 10 * EG_NS_PER_S;
+    fake.act[EG_MSG_ATTACH] = FAKE_NO_FDS; /* as for who may have no more of them */
+    assert_int_equal(eg_client_attach(e), EAGRE_E_PROTOCOL);
+    assert_int_equal(eg_client_attach(e), EAGRE_OK);
+    assert_int_equal(fake.seen[EG_MSG_ATTACH], 3);
+    assert_int_equal(fake.seen[EG_MSG_HELLO], 3);
 }
 
 static void test_a_late_buffer(void **state) {
@@ -275,7 +291,7 @@ static void test_a_poll_while_another_thread_waits(void **state) {
     pthread_create(&other.thread, NULL, lists, &other);
     fake_wait_stalled(&fake);
     assert_int_equal(eg_session_check(e, 0), EAGRE_OK);
-    assert_int_equal(eg_bell_get_late(e, &late, 0, &bell), EAGRE_E_WOULD_BLOCK);
+    assert_int_equal(eg_bell_get_late(e, &late, 0, &bell, NULL), EAGRE_E_WOULD_BLOCK);
     assert_int_equal(other.done, 0);
     fake_go_on(&fake);
     pthread_join(other.thread, NULL);
@@ -326,6 +342,7 @@ int main(void) {
         EACH(test_the_limit_of_a_request),
         EACH(test_a_late_grant_is_given_back),
         EACH(test_a_late_bell),
+        EACH(test_a_lost_attach),
         EACH(test_a_late_buffer),
         EACH(test_a_daemon_that_dies_with_it),
         EACH(test_a_successor_that_hangs),

@@ -181,6 +181,7 @@ static void test_pin_cells(void **state) {
     assert_int_equal(eg_client_attach(e), EAGRE_OK);
     for (size_t i = 0; i < EG_CLIENT_PINS; i++) {
         assert_int_equal(eg_pin_cell_get(e, &cells[i]), EAGRE_OK);
+        assert_int_equal(eg_load_acquire(&fake.page_map->cells), i + 1);
         eg_store_release(cells[i], i + 1);
     }
     for (size_t i = 0; i < EG_CLIENT_PINS; i++)
@@ -191,6 +192,7 @@ static void test_pin_cells(void **state) {
     assert_int_equal(eg_load_acquire(&fake.page_map->pin[300].pin), EG_PIN_NONE);
     assert_int_equal(eg_pin_cell_get(e, &more), EAGRE_OK);
     assert_ptr_equal(more, cells[300]);
+    assert_int_equal(eg_load_acquire(&fake.page_map->cells), EG_CLIENT_PINS); /* never fewer */
     eagre_close(e);
 }
 
@@ -221,9 +223,10 @@ static void test_successor(void **state) {
 static void test_other_instance(void **state) {
     (void)state;
     eagre_t *e = open_ok();
-    _Atomic uint64_t *cell;
+    _Atomic uint64_t *cell, *other;
     assert_int_equal(eg_client_attach(e), EAGRE_OK);
     assert_int_equal(eg_pin_cell_get(e, &cell), EAGRE_OK);
+    assert_int_equal(eg_pin_cell_get(e, &other), EAGRE_OK);
     const struct eg_bus *bus = e->bus;
     fake_stop(&fake);
     fake_drop_memory(&fake);
@@ -235,6 +238,7 @@ static void test_other_instance(void **state) {
     assert_int_equal(fake.attach_owner, 0); /* a client that it has never seen */
     assert_ptr_equal(bus, e->bus);
     assert_int_equal(bus->instance_id, 2222);
+    assert_int_equal(eg_load_acquire(&fake.page_map->cells), 2);
     eg_store_release(cell, 4);
     assert_int_equal(eg_load_acquire(&fake.page_map->pin[0].pin), 4);
     assert_true(page_is_locked());

@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "clients.h"
+#include "graves.h"
 #include "log/check.h"
 #include "log/reader.h"
 #include "log/rotate.h"
@@ -73,6 +74,7 @@ static inline void attach(struct eg_client *c, uint32_t owner, bool producer) {
     c->entry->pid = 1000 + (int)owner;
     c->page = calloc(1, sizeof(struct eg_client_page));
     assert_non_null(c->page);
+    eg_store_relaxed(&c->page->cells, EG_CLIENT_PINS);
     assert_int_equal(eg_client_grant_add(x.t, c, producer), EAGRE_OK);
 }
 
@@ -144,10 +146,13 @@ static inline int teardown(void **state) {
         assert_int_equal(x.d.figures.memory_pinned, 0);
         assert_int_equal(x.d.figures.memory_committed, 0);
         assert_int_equal(x.d.topics->extra_bytes, 0);
+        assert_non_null(x.d.graves); /* the service's tick would give it back */
         free(x.producer.page);
         free(x.consumer.page);
     }
+    eg_graves_finish(&x.d, INT64_MAX);
     free(x.d.topics->list);
+    free(x.d.topics->by_uid);
     free(x.d.topics);
     eg_clients_service.stop(&x.d, false);
     eg_meta_close(x.d.meta);

@@ -71,6 +71,7 @@ static struct eg_client *client(struct eg_partition *p) {
         fail_msg("%s", eg_error_text());
     s.client->session = NULL;
     assert_int_equal(eg_client_grant_add(p->topic, s.client, true), EAGRE_OK);
+    eg_store_release(&s.client->page->cells, 1);
     eg_store_release(&s.client->page->pin[0].pin, eg_pin_make(true, p->index, 0));
     return s.client;
 }

@@ -123,6 +123,25 @@ static void memory_that_is_gone_ends_this_partition_only(void **state) {
     signal(SIGBUS, SIG_DFL);
 }
 
+/* They cannot be unmapped in small pieces. */
+static void huge_pages_are_given_back(void **state) {
+    const size_t size = 4u << 20; /* a multiple of most machines' */
+    (void)state;
+    int fd = memfd_create("huge", MFD_CLOEXEC | MFD_HUGETLB);
+    void *base = MAP_FAILED;
+    if (fd >= 0 && ftruncate(fd, (off_t)size) == 0)
+        base = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    if (base == MAP_FAILED) {
+        print_message("no huge pages here: skipped\n");
+        if (fd >= 0)
+            close(fd);
+        return;
+    }
+    eg_grave_add(&x.d, base, size, fd, NULL, false);
+    assert_true(eg_graves_finish(&x.d, INT64_MAX));
+    assert_int_equal(msync(base, size, MS_ASYNC), -1); /* nothing is there */
+}
+
 /* Huge pages come from everybody's pool, and can be taken away from under who reads them. */
 static void huge_pages_are_not_for_strangers(void **state) {
     struct eg_peer peer = {.uid = geteuid() + 1, .sock = -1};
@@ -168,6 +187,7 @@ int main(void) {
         T(a_clean_stop_counts_claims_in_flight),
         T(nonsense_in_the_ring_ends_this_partition_only),
         T(memory_that_is_gone_ends_this_partition_only),
+        T(huge_pages_are_given_back),
         T(huge_pages_are_not_for_strangers),
         T(lies_in_a_buffer_do_no_harm),
     };

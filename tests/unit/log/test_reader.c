@@ -560,6 +560,32 @@ static void damage_is_reported_behind_what_is_good(void **state) {
     }
 }
 
+static uint32_t late_answers;
+
+static int late_fetch(struct eg_partition_map *m, uint32_t number) {
+    if (late_answers == 0)
+        return fake_op_fetch(m, number);
+    late_answers--; /* what it brings is what the buffer was long ago */
+    return EAGRE_OK;
+}
+
+static void a_late_answer_about_a_buffer_is_no_damage(void **state) {
+    struct eg_map_ops ops = fake_ops;
+    eagre_record_t record;
+    size_t n;
+    (void)state;
+    open_all(65536, 3, 64);
+    put(100);
+    ops.fetch_buffer = late_fetch;
+    r.r.map->ops = &ops;
+    late_answers = 1;
+    assert_int_equal(eg_reader_poll(&r.r, &record, 1, &n), EAGRE_OK);
+    assert_int_equal(n, 1);
+    assert_int_equal(late_answers, 0);
+    r.r.map->ops = &fake_ops;
+    close_all();
+}
+
 static void bases_must_continue(void **state) {
     (void)state;
     const int64_t bases[] = {EG_BASE_UNSET, INT64_MIN, INT64_MAX, EG_OFFSET_MAX + 1, 99, 97, 0};
@@ -598,6 +624,7 @@ int main(void) {
         cmocka_unit_test(the_end_of_the_log),
         cmocka_unit_test(a_pin_that_came_too_late_is_taken_back),
         cmocka_unit_test(damage_is_reported_behind_what_is_good),
+        cmocka_unit_test(a_late_answer_about_a_buffer_is_no_damage),
         cmocka_unit_test(bases_must_continue),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -375,6 +375,28 @@ static void the_single_writer(void **state) {
     close_all();
 }
 
+/* Its tail is known only once it has claimed: a refused claim leaves none behind. */
+static void a_new_single_writer_that_finds_no_room(void **state) {
+    (void)state;
+    struct fake_bus *b = fake_bus_open(FAKE_SEGMENT, 3, 64, 0);
+    struct fake_writer before, after;
+    int64_t offset = 0;
+    eg_store_relaxed(&b->topic->flags, EG_TOPIC_SINGLE_WRITER);
+    fake_writer_open(b, &before, 1);
+    while (fake_put_numbered(&before.w, offset, 8000) == EAGRE_OK)
+        offset++;
+    fake_writer_close(&before);
+    fake_writer_open(b, &after, 2);
+    for (int i = 0; i < 3; i++)
+        assert_int_equal(fake_put_numbered(&after.w, offset, 100), EAGRE_E_WOULD_BLOCK);
+    assert_log_is_good(b, NULL);
+    assert_true(fake_retire(b, false));
+    assert_ok(fake_put_numbered(&after.w, offset, 100));
+    assert_log_is_good(b, NULL);
+    fake_writer_close(&after);
+    fake_bus_close(b);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_record_is_what_was_put),
@@ -388,6 +410,7 @@ int main(void) {
         cmocka_unit_test(retired_between_two_claims),
         cmocka_unit_test(the_ring_turns_within_a_claim),
         cmocka_unit_test(the_single_writer),
+        cmocka_unit_test(a_new_single_writer_that_finds_no_room),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,0 +1,84 @@
+/*
+ * consumer.h - between consumer.c (open, poll, sleep) and assignment.c (what it reads, and where it stands).
+ */
+#ifndef EG_CLIENT_CONSUMER_H
+#define EG_CLIENT_CONSUMER_H
+
+#include "client/notifier.h"
+#include "client/topic.h"
+#include "eagre/consumer.h"
+#include "log/reader.h"
+#include "sys/errbuf.h"
+
+struct subscription {
+    struct eg_topic *topic;
+    uint32_t used; /* assigned partitions */
+};
+
+struct assigned {
+    struct subscription *of;
+    uint32_t number;
+    bool paused;
+    bool nowhere; /* auto.offset.reset none, and no seek yet */
+    int missing;  /* why the last poll could not read it: no daemon, or no answer (yet); EAGRE_OK: it could */
+    struct eg_reader reader;
+};
+
+struct eagre_consumer {
+    const uint32_t *fork_guard;
+    eagre_t *e;
+    eagre_consumer_options_t options;
+    _Atomic uint64_t *pin;
+    _Atomic uint64_t *look_pin; /* for questions that must not unpin what was polled */
+    struct subscription **topics;
+    size_t topic_count;
+    struct assigned **parts;
+    size_t part_count;
+    uint32_t look_ns;         /* between looks; see adapt() */
+    uint64_t got;             /* records since the edge was last met */
+    size_t turn;              /* partition that the next poll asks first */
+    struct assigned *current; /* the one that is pinned, or NULL */
+    uint32_t generation;
+    struct eg_until until; /* what the present call may wait for the daemon; see eg_topic_open */
+    int missing;           /* the worst of its partitions' */
+    int64_t missing_ns;    /* since when */
+    int64_t looked_ns;     /* after the session, by polls that do not wait; coarse */
+    bool has_bell;
+    bool may_membarrier;
+    uint32_t bell;
+    uint32_t bell_generation;
+    struct eg_late *late_bell;
+    bool announced; /* bits are set for the notifier */
+    struct eg_notifier *notifier;
+};
+
+static inline int eg_consumer_usable(const eagre_consumer_t *c) {
+    if (c == NULL)
+        return eg_error_set(EAGRE_E_INVALID, "no consumer was given");
+    return *c->fork_guard != 0 ? EAGRE_OK : eg_session_forked(c->e);
+}
+
+/* What was polled is not valid any more. */
+static inline void eg_consumer_let_go(eagre_consumer_t *c) {
+    if (c->current != NULL)
+        eg_reader_unpin(&c->current->reader);
+    c->current = NULL;
+}
+
+static inline int eg_assigned_error(const struct assigned *a, int rc) {
+    return eg_error_add(rc, "topic '%s'", a->of->topic->name);
+}
+
+/* Of an instance that was stopped, the memory tells nothing any more. */
+static inline bool eg_consumer_stopped(const eagre_consumer_t *c) {
+    return eg_load_acquire(&c->e->bus->state) == EG_BUS_STOPPED;
+}
+
+/* Take our bits back: we do not sleep. */
+void eg_consumer_retract(eagre_consumer_t *c);
+/* Look after the session; lets go of what was polled. EAGRE_E_NO_DAEMON: there is none now. */
+int eg_consumer_check_session(eagre_consumer_t *c);
+/* Stand where auto.offset.reset says. */
+int eg_consumer_reset(eagre_consumer_t *c, struct assigned *a);
+
+#endif

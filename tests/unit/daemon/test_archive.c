@@ -476,8 +476,10 @@ static void a_successor_behind_a_whole_segment(void **state) {
     (void)state;
     make_disk_topic(NULL, NULL);
     produce_many(PER * 3);
-    want_all();
     settle();
+    eg_partition_roll(&x.d, x.p);
+    settle();
+    assert_int_equal(eg_load_relaxed(&x.p->status->archived_seq), 2);
     x.p->first = 2; /* as take_ring() would find it */
     x.p->base[2] = 12345;
     succeed();

@@ -83,17 +83,16 @@ int eb_coldstart(struct eb_bench *b) {
     struct eb_ring ring = b->opt.ring.segments ? b->opt.ring : (struct eb_ring){1u << 20, 3};
     char partitions[12], name[64], text[160];
     snprintf(partitions, sizeof partitions, "%u", b->opt.partitions);
-    const eagre_setting_t settings[] = {{"storage", "disk"}, {"partitions", partitions}, {NULL, NULL}};
+    const eagre_setting_t settings[] = {
+        {"storage", "disk"}, {"partitions", partitions}, {NULL, NULL}};
     if (eb_topic_create(b, &ring, settings, name) != 0)
         return -1;
     struct job j = {b->bus->socket, name, b->opt.partitions};
-    snprintf(text, sizeof text, "%u partitions, segments of %llu KiB, memory lost, files in the page cache", j.partitions,
-             (unsigned long long)(ring.segment_bytes >> 10));
-    struct eb_comparison c = {"coldstart",
-                              text,
-                              {{"ready", "s", 2}},
-                              {{"eagred", run, &j, -1, {{'<', true, 0, 5}}}},
-                              0};
+    snprintf(text, sizeof text,
+             "%u partitions, segments of %llu KiB, memory lost, files in the page cache",
+             j.partitions, (unsigned long long)(ring.segment_bytes >> 10));
+    struct eb_comparison c = {
+        "coldstart", text, {{"ready", "s", 2}}, {{"eagred", run, &j, -1, {{'<', true, 0, 5}}}}, 0};
     int r = eb_compare(b, &c);
     eb_topic_delete(b, name);
     return r;

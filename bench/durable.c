@@ -67,8 +67,8 @@ static int produce(struct eb_worker *w) {
     return 0;
 }
 
-static int run_bus(struct eb_bench *b, struct wait *s, struct eb_area *a, struct eb_hist *h, double *rate,
-                   double *cpu) {
+static int run_bus(struct eb_bench *b, struct wait *s, struct eb_area *a, struct eb_hist *h,
+                   double *rate, double *cpu) {
     static const eagre_setting_t disk[] = {{"storage", "disk"}, {NULL, NULL}};
     struct eb_ring ring = b->opt.ring.segments ? b->opt.ring : (struct eb_ring){16u << 20, 3};
     int r = 0;
@@ -95,10 +95,11 @@ static int run_bus(struct eb_bench *b, struct wait *s, struct eb_area *a, struct
     return r;
 }
 
-static int run_bare(struct eb_bench *b, const struct wait *s, struct eb_area *a, struct eb_hist *h, double *rate,
-                    double *cpu) {
+static int run_bare(struct eb_bench *b, const struct wait *s, struct eb_area *a, struct eb_hist *h,
+                    double *rate, double *cpu) {
     uint64_t bytes = s->producers * eb_stream_frame(s->size);
-    struct eb_barefile f = {.file = 64u << 20, .chunk = bytes, .flush = bytes, .seconds = s->seconds};
+    struct eb_barefile f = {
+        .file = 64u << 20, .chunk = bytes, .flush = bytes, .seconds = s->seconds};
     eb_barefile_init(b, &f);
     if (eb_worker_start(a, 0, eb_barefile_worker, &f, -1) != 0 || eb_workers_wait(a, 60000) != 0)
         return -1;
@@ -116,7 +117,9 @@ static int run(struct eb_bench *b, const void *arg, double *out) {
     double rate = 0, cpu = 0;
     s.seconds = b->opt.seconds;
     eb_hist_reset(&h);
-    int r = !a ? -1 : s.bus ? run_bus(b, &s, a, &h, &rate, &cpu) : run_bare(b, &s, a, &h, &rate, &cpu);
+    int r = !a      ? -1
+            : s.bus ? run_bus(b, &s, a, &h, &rate, &cpu)
+                    : run_bare(b, &s, a, &h, &rate, &cpu);
     out[0] = rate * 1e9;
     out[1] = eb_hist_quantile(&h, 0.5) / 1e3;
     out[3] = cpu / 1e3;
@@ -128,7 +131,8 @@ static int run(struct eb_bench *b, const void *arg, double *out) {
 int eb_durable(struct eb_bench *b) {
     uint64_t size = b->opt.size == 0 ? 1024 : b->opt.size > VALUE_MAX ? VALUE_MAX : b->opt.size;
     char text[160];
-    snprintf(text, sizeof text, "%llu-byte values, acks=disk; bare: as many bytes, one write and one fdatasync",
+    snprintf(text, sizeof text,
+             "%llu-byte values, acks=disk; bare: as many bytes, one write and one fdatasync",
              (unsigned long long)size);
 #define W(...)                                                                                     \
     &(const struct wait) { .size = size, __VA_ARGS__ }

@@ -21,8 +21,10 @@ static const struct scenario {
     {"sizes", eb_sizes, "the largest record and the empty one"},
     {"steady", eb_steady, "page faults and system calls once warm"},
     {"idle", eb_idle, "CPU use without traffic"},
-    {"durable", eb_durable, "acks=disk, 1, 8 and 64 waiting producers, against write and fdatasync"},
-    {"persist", eb_persist, "records a second that reach the disk, against a bare sequential writer"},
+    {"durable", eb_durable,
+     "acks=disk, 1, 8 and 64 waiting producers, against write and fdatasync"},
+    {"persist", eb_persist,
+     "records a second that reach the disk, against a bare sequential writer"},
     {"flush", eb_flush, "latency of producers while their records are written to disk"},
     {"replay", eb_replay, "reading log files, against cat"},
     {"coldstart", eb_coldstart, "start of the daemon after the loss of all memory"},
@@ -35,29 +37,30 @@ static void usage(FILE *f) {
     for (size_t i = 0; i < SCENARIOS; i++)
         fprintf(f, "  %-12s %s\n", scenarios[i].name, scenarios[i].help);
     fprintf(
-        f, "\noptions:\n"
-           "  -r, --reps N          repetitions of each comparison (5)\n"
-           "      --cpus A,B        CPUs of producer and consumer (0,1)\n"
-           "      --daemon-cpu N    CPU of the private daemon (any)\n"
-           "      --socket PATH     use the daemon that listens there, not a private one\n"
-           "      --bin DIR         where eagred is (beside this program)\n"
-           "  -c NAME=VALUE         setting of the topics that are made; may be repeated\n"
-           "      --ring SEGMENT,N  segment.bytes and ring.segments, e.g. 1M,8\n"
-           "      --size BYTES      of a value\n"
-           "      --window BYTES    how far a producer may be ahead (what is kept while it goes by "
-           "fast)\n"
-           "      --wait HOW        of the consumer of throughput and sizes: sleep, yield, "
-           "spin (sleep)\n"
-           "      --warm-bytes N    bytes of log after the first lap of throughput and sizes (512M)\n"
-           "      --seconds S       of a run of wake, openloop, steady; idle takes three times "
-           "that (1)\n"
-           "      --rate R          records a second of openloop (100000) and flush (20000)\n"
-           "      --data BYTES      of persist and replay (256M)\n"
-           "      --partitions N    of coldstart (1000)\n"
-           "      --clients N       of idle (16)\n"
-           "      --only TEXT       baselines and the variants whose name has TEXT in it\n"
-           "      --json            results as JSON on stdout, tables on stderr\n"
-           "  -h, --help\n");
+        f,
+        "\noptions:\n"
+        "  -r, --reps N          repetitions of each comparison (5)\n"
+        "      --cpus A,B        CPUs of producer and consumer (0,1)\n"
+        "      --daemon-cpu N    CPU of the private daemon (any)\n"
+        "      --socket PATH     use the daemon that listens there, not a private one\n"
+        "      --bin DIR         where eagred is (beside this program)\n"
+        "  -c NAME=VALUE         setting of the topics that are made; may be repeated\n"
+        "      --ring SEGMENT,N  segment.bytes and ring.segments, e.g. 1M,8\n"
+        "      --size BYTES      of a value\n"
+        "      --window BYTES    how far a producer may be ahead (what is kept while it goes by "
+        "fast)\n"
+        "      --wait HOW        of the consumer of throughput and sizes: sleep, yield, "
+        "spin (sleep)\n"
+        "      --warm-bytes N    bytes of log after the first lap of throughput and sizes (512M)\n"
+        "      --seconds S       of a run of wake, openloop, steady; idle takes three times "
+        "that (1)\n"
+        "      --rate R          records a second of openloop (100000) and flush (20000)\n"
+        "      --data BYTES      of persist and replay (256M)\n"
+        "      --partitions N    of coldstart (1000)\n"
+        "      --clients N       of idle (16)\n"
+        "      --only TEXT       baselines and the variants whose name has TEXT in it\n"
+        "      --json            results as JSON on stdout, tables on stderr\n"
+        "  -h, --help\n");
 }
 
 /* Bytes with an optional K, M or G. */

@@ -46,7 +46,8 @@ static int fill(struct eb_worker *w) {
         r = eagre_producer_open(e, f->topic, NULL, &p);
     for (int i = 0; i < FILL_BATCH; i++)
         m[i] = (eagre_message_t){.value = value, .value_len = f->size};
-    for (uint64_t done = 0; r == EAGRE_OK && done < f->bytes; done += FILL_BATCH * eb_stream_frame(f->size))
+    for (uint64_t done = 0; r == EAGRE_OK && done < f->bytes;
+         done += FILL_BATCH * eb_stream_frame(f->size))
         r = eagre_produce_batch(p, 0, m, FILL_BATCH, NULL);
     if (r == EAGRE_OK)
         r = eagre_producer_flush(p, 60000);
@@ -138,8 +139,10 @@ static int prepare(struct eb_bench *b, const struct eb_ring *ring) {
     eb_bus_settle(b);
     char pattern[200];
     snprintf(pattern, sizeof pattern, "%s/data/log/t*[0-9]/0/*[0-9].log", b->bus->dir);
-    if (r == 0 && (glob(pattern, 0, NULL, &log_files.paths) != 0 || log_files.paths.gl_pathc < log_files.files)) {
-        fprintf(stderr, "eagre-bench: fewer than %llu files are %s\n", (unsigned long long)log_files.files, pattern);
+    if (r == 0 && (glob(pattern, 0, NULL, &log_files.paths) != 0 ||
+                   log_files.paths.gl_pathc < log_files.files)) {
+        fprintf(stderr, "eagre-bench: fewer than %llu files are %s\n",
+                (unsigned long long)log_files.files, pattern);
         r = -1;
     }
     return r;
@@ -165,7 +168,11 @@ int eb_replay(struct eb_bench *b) {
         text,
         {{"read", "GB/s", 2}, {"records", "M/s", 2}},
         {{"cat to /dev/null", run, &(const struct replay){0}, -1, {{0}}},
-         {"consumer", run, &(const struct replay){.bus = true, .check_crcs = true}, 0, {{'>', false, 0, 0.7}}},
+         {"consumer",
+          run,
+          &(const struct replay){.bus = true, .check_crcs = true},
+          0,
+          {{'>', false, 0, 0.7}}},
          {"consumer, check.crcs off", run, &(const struct replay){.bus = true}, 0, {{0}}}},
         0};
     int r = prepare(b, &ring);

@@ -15,7 +15,7 @@
 #include "sys/faultpoint.h"
 #include "sys/futex.h"
 
-#define STAGING_MAX (UINT32_C(1) << 20)
+#define STAGING_MAX (UINT32_C(4) << 20) /* a write and the wake-ups around it take their time: few of them */
 #define STAGING_MIN (UINT32_C(64) << 10)
 #define STAGING_ALL (UINT32_C(64) << 20) /* of all partitions, twice (one is filled while one is written) */
 #define SLICE (UINT32_C(256) << 10)      /* copied in one call */

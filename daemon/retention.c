@@ -192,22 +192,39 @@ static bool has_moved(struct eg_partition *p) {
     return moved;
 }
 
-static void note_all(struct eg_daemon *d) {
+/* Of all partitions where something was flushed since the last time; NULL: none. */
+static struct notes *notes_of(struct eg_daemon *d) {
     struct notes *n = malloc(sizeof(*n) + d->figures.partitions * sizeof(n->list[0]));
     if (n == NULL)
-        return;
+        return NULL;
     memset(n, 0, sizeof(*n));
+    n->meta = d->meta;
     for (size_t i = 0; i < d->topics->count; i++)
         for (uint32_t k = 0; k < d->topics->list[i]->partitions; k++) {
             struct eg_partition *p = d->topics->list[i]->part[k];
             if (p->archive != NULL && p->buffers != NULL && has_moved(p))
                 n->list[n->count++] = note_of(p);
         }
-    if (n->count == 0) {
-        free(n);
+    if (n->count > 0)
+        return n;
+    free(n);
+    return NULL;
+}
+
+void eg_retention_note(struct eg_daemon *d) {
+    struct notes *n = notes_of(d);
+    if (n == NULL)
         return;
-    }
-    n->meta = d->meta;
+    (void)put_notes(n);
+    if (n->status != EAGRE_OK)
+        eg_log_error("%s", n->text);
+    free(n);
+}
+
+static void note_all(struct eg_daemon *d) {
+    struct notes *n = notes_of(d);
+    if (n == NULL)
+        return;
     n->job = (struct eg_io_job){.op = EG_IO_CALL, .call = put_notes, .arg = n, .done = notes_put};
     d->retention->noting = true;
     d->retention->jobs++;

@@ -12,5 +12,8 @@
 int eg_retention_trim(struct eg_daemon *d, struct eg_partition *p, int64_t before);
 /* The topic is gone: its files follow. Also what an earlier daemon left. */
 void eg_retention_forget_topic(struct eg_daemon *d, uint32_t topic_uid);
+/* Note at once what is on disk, as is done from time to time: for a clean stop, so that none of it is ever taken for a tail
+ * that was not finished. */
+void eg_retention_note(struct eg_daemon *d);
 
 #endif

@@ -484,6 +484,7 @@ static void seal_all(struct eg_daemon *d) {
         else
             marks[good++] = marks[i];
     }
+    eg_retention_note(d);
     if (good > 0 && eg_meta_marks_put(d->meta, marks, good) != EAGRE_OK)
         eg_log_error("offsets will skip ahead at the next start: %s", eg_error_text());
     free(marks);

@@ -1,5 +1,6 @@
 /*
  * eg-powercut --seed S [--images N] [--minutes M] [--keep DIR]
+ * eg-powercut --flip STRIDE     instead: flip.c
  *
  * A daemon at work is recorded; N (1500) images of what power cuts could leave of its directory, spread over all that
  * was recorded, are recovered, and compared with what had been told until then; some of them also with a cut in the recovery, some by
@@ -24,7 +25,6 @@
 
 #include "eagre/consumer.h"
 #include "eagre/producer.h"
-#include "logger.h"
 #include "powercut/powercut.h"
 #include "sys/rand.h"
 
@@ -166,7 +166,9 @@ static void by_the_daemon(struct run *r, uint64_t variant, const struct recovere
                     bad(r, variant, "a consumer of what was recovered", why);
             }
         }
-        if (seen != first->partition[k].records)
+        int64_t begins; /* retention may have come in between */
+        if (eagre_consumer_beginning_offset(c, "t", (int32_t)k, &begins) != EAGRE_OK ||
+            (begins == first->partition[k].log_start && seen != first->partition[k].records))
             bad(r, variant, "a consumer of what was recovered", "not as many records");
         eagre_consumer_close(c);
         eagre_producer_close(p);
@@ -216,7 +218,6 @@ static void run(uint64_t seed, unsigned long images) {
         steps += is_step(record_at(r.log, at));
     r.im = images_new(r.log);
     r.told = told_new(r.log);
-    eg_log_set_level(EG_LOG_ERROR);
     uint64_t seen = 0, made = 0, real = 0;
     while ((step = images_step(r.im)) != NULL) {
         told_step(r.told, step, images_position(r.im));
@@ -253,7 +254,13 @@ int main(int argc, char **argv) {
     uint64_t seed = 1;
     unsigned long images = 1500;
     double minutes = 0;
+    if (access("/dev/shm", W_OK) == 0) /* what is on disk is told by the recording, not by a disk */
+        setenv("TMPDIR", "/dev/shm", 0);
     for (int i = 1; i + 1 < argc; i += 2) {
+        if (strcmp(argv[i], "--flip") == 0) {
+            flip_all((unsigned)strtoul(argv[i + 1], NULL, 10));
+            return 0;
+        }
         if (strcmp(argv[i], "--seed") == 0)
             seed = strtoull(argv[i + 1], NULL, 10);
         else if (strcmp(argv[i], "--images") == 0)
@@ -273,8 +280,6 @@ int main(int argc, char **argv) {
         return 1;
     }
     unsetenv("LD_PRELOAD");
-    if (access("/dev/shm", W_OK) == 0) /* what is on disk is told by the recording, not by a disk */
-        setenv("TMPDIR", "/dev/shm", 0);
     time_t end = time(NULL) + (time_t)(minutes * 60);
     do
         run(seed++, images);

@@ -53,6 +53,16 @@ struct recovered {
 /* Recover dir as a cold start does, in this process, and read it all. False: it is not what was told, or could not be done: why. */
 bool verify(const char *dir, struct told *t, struct recovered *out, char *why, size_t cap);
 
+/* What the daemon's code, linked here, had to say since this was zeroed: log.c. */
+extern struct lines {
+    unsigned errors, warnings;
+    char last[700];
+} lines;
+
+/* Each byte of the files of a small log changed in turn (or each stride-th of what lies within values), files missing, cut,
+ * overwritten: flip.c. */
+void flip_all(unsigned stride);
+
 /* The recorder's, if it is preloaded. */
 void record_switch(struct record_log *log, const char *directory) __attribute__((weak));
 

@@ -249,6 +249,7 @@ bool verify(const char *dir, struct told *t, struct recovered *out, char *why, s
     memset(&meta, 0, sizeof(meta));
     *out = (struct recovered){0};
     d.fresh = true;
+    lines = (struct lines){0};
     snprintf(d.config.dir, sizeof(d.config.dir), "%s", dir);
     if (eg_meta_open(dir, &d.meta) != EAGRE_OK)
         return snprintf(why, cap, "%s", eg_error_text()) < 0;
@@ -266,6 +267,8 @@ bool verify(const char *dir, struct told *t, struct recovered *out, char *why, s
         if (!good)
             snprintf(why, cap, "partition %" PRIu32 ": %s", k, part);
     }
+    if (good && lines.errors > 0) /* a power cut is no damage */
+        good = snprintf(part, sizeof(part), "%s", lines.last) < 0;
     if (!good && why[0] == '\0')
         snprintf(why, cap, "%s", part);
     eg_recover_free(&d);

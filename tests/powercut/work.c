@@ -130,8 +130,9 @@ static void trim(uint32_t k) {
     note_starts();
 }
 
+static bool there; /* the other topic */
+
 static void other_topic(void) {
-    static bool there;
     eagre_setting_t small[] = {{"segment.bytes", "64K"}, {"storage", "disk"}};
     if (!there && eagre_topic_create(e, "x", small, 2) == EAGRE_OK) {
         eagre_producer_t *by;
@@ -228,6 +229,8 @@ void work(struct eg_test_bus *b, uint64_t seed, struct record_log *log, const ch
     struct stat st;
     random_ = seed;
     log_ = log;
+    there = false;
+    memset(next_number, 0, sizeof(next_number));
     snprintf(preload, sizeof(preload), "LD_PRELOAD=%s", recorder);
     snprintf(path, sizeof(path), "%s=%s", RECORD_LOG_ENV, log_path);
     snprintf(dir, sizeof(dir), "%s=%s", RECORD_DIR_ENV, b->data);

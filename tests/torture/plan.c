@@ -75,7 +75,8 @@ int torture_create(eagre_t *e, const struct torture_topic *t, uint32_t number,
     (void)snprintf(segment, sizeof(segment), "%u", t->segment_bytes);
     (void)snprintf(slots, sizeof(slots), "%u", t->slots);
     (void)snprintf(count, sizeof(count), "%u", partitions);
-    const eagre_setting_t settings[] = {{"storage", "memory"}, {"segment.bytes", segment},
+    const eagre_setting_t settings[] = {{"storage", t->disk ? "disk" : "memory"},
+                                        {"segment.bytes", segment},
                                         {"ring.segments", slots},
                                         {"partitions", count},
                                         {"writers", t->single ? "single" : "multi"}};

@@ -214,6 +214,9 @@ static void a_hole_of_one_flush_is_torn(void **state) {
     store(0, f.bytes, CAPACITY);
     assert_int_equal(recover_twice(1, 0), 7);
     is_sealed_at(0, 7);
+    struct stat st; /* no frame is left that would be evidence of something after the next crash */
+    assert_int_equal(stat(path_of(0, ".log"), &st), 0);
+    assert_int_equal(st.st_size, f.frame[7].pos + EG_FRAME_HEADER);
     fake_file_drop(&f);
 }
 

@@ -95,8 +95,9 @@ static int open_archive(struct eg_daemon *d, struct eg_partition *p, bool cold, 
     return opened;
 }
 
-/* Where the log goes on, with new memory. */
-static int note_start(struct eg_daemon *d, struct eg_partition *p) {
+/* Where the log goes on, with new memory. again: a predecessor has said where, and nobody was here since: that stays true,
+ * though the mark may lie far ahead by now. */
+static int note_start(struct eg_daemon *d, struct eg_partition *p, bool again) {
     struct eg_partition_status *s = p->status;
     struct eg_recovered found = {0};
     int64_t log_start = p->mark.end, start = p->mark.end;
@@ -107,10 +108,9 @@ static int note_start(struct eg_daemon *d, struct eg_partition *p) {
             return rc;
         /* The mark is exact after a clean stop. Else it lies beyond every offset that somebody may have seen: those that are
          * lost are not given out again. */
-        start = start > found.end ? start : found.end;
+        start = again ? eg_load_relaxed(&s->start_offset) : start > found.end ? start : found.end;
         log_start = found.log_start < found.end ? found.log_start : start;
-        seq = found.next_seq > seq ? found.next_seq : seq;
-        /* A predecessor may have been here, before anybody used it: what it said stays true. */
+        seq = again ? eg_load_relaxed(&s->start_seq) : found.next_seq > seq ? found.next_seq : seq;
         if (eg_archive_unrecovered(p) != NULL)
             log_start = 0;
         else
@@ -140,7 +140,7 @@ int eg_partition_make(struct eg_daemon *d, struct eg_topic *t, uint32_t number, 
         free(p);
         return rc;
     }
-    rc = note_start(d, p);
+    rc = note_start(d, p, false);
     if (rc != EAGRE_OK) {
         d->topics->by_index[p->index] = NULL;
         free(p);
@@ -399,7 +399,7 @@ int eg_partition_take(struct eg_daemon *d, struct eg_topic *t, uint32_t number, 
         opened &= eg_load_relaxed(&p->status->slot[i]) != 0;
     if (rc == EAGRE_OK && is_on_disk(t)) {
         struct eg_recovered found = {0};
-        rc = opened ? open_archive(d, p, false, &found) : note_start(d, p);
+        rc = opened ? open_archive(d, p, false, &found) : note_start(d, p, true);
         if (rc != EAGRE_OK)
             d->topics->by_index[p->index] = NULL;
     }

@@ -159,6 +159,27 @@ static void a_warm_restart_loses_nothing(void **state) {
     assert_int_equal(ledger.entry[ledger.count - 1].offset, 2459);
 }
 
+/* The marks of all partitions are far ahead as soon as one of them is used. */
+static void an_unused_partition_begins_where_it_would_have(void **state) {
+    const char *const settings[] = {"partitions=3", NULL};
+    eagre_message_t m = {.value = "x", .value_len = 1, .partition = 1};
+    int64_t offset = -1;
+    int32_t partition;
+    (void)state;
+    start_with(IO, EAGRE_ACKS_DISK, settings);
+    put(3, true);
+    for (int i = 0; i < 2; i++) {
+        eg_bus_kill(b);
+        eg_bus_start(b, IO, NULL);
+    }
+    OK(eagre_produce(p, &m, &partition, &offset));
+    assert_int_equal(offset, 0);
+    eg_bus_kill(b);
+    eg_bus_start(b, IO, NULL);
+    OK(eagre_produce(p, &m, &partition, &offset));
+    assert_int_equal(offset, 1);
+}
+
 /* ---- readers ------------------------------------------------------------------------------------------- */
 
 static void *produce_many(void *arg) {
@@ -429,6 +450,7 @@ int main(void) {
         EACH(a_flush_is_as_good),
         EACH(a_clean_stop_loses_nothing),
         EACH(a_warm_restart_loses_nothing),
+        EACH(an_unused_partition_begins_where_it_would_have),
         EACH(a_reader_goes_from_files_to_the_ring),
         EACH(durable_isolation_shows_what_is_on_disk),
         EACH(seek_by_time),

@@ -47,11 +47,10 @@ static enum where by_offset(struct eg_partition *p, int64_t offset, struct eg_lo
 
 static enum where by_seq(struct eg_partition *p, uint64_t seq, struct eg_log_file **out) {
     struct eg_file_table *t = eg_archive_files(p);
-    const struct eg_log_file *first = eg_files_at(t, 0);
-    *out = eg_files_by_seq(t, seq);
+    *out = eg_files_from_seq(t, seq); /* a start after a crash leaves out seqs */
     if (*out != NULL)
         return (*out)->damaged ? DAMAGED : HERE;
-    return first != NULL && seq < first->seq ? BEFORE_START : IN_RING;
+    return IN_RING;
 }
 
 int eg_handle_SEGMENT(struct eg_daemon *d, struct eg_session *s, struct eg_dec *in, struct eg_reply *r) {

@@ -61,7 +61,7 @@ size_t eg_files_behind(const struct eg_file_table *t, int64_t offset) {
     return low;
 }
 
-struct eg_log_file *eg_files_by_seq(const struct eg_file_table *t, uint64_t seq) {
+struct eg_log_file *eg_files_from_seq(const struct eg_file_table *t, uint64_t seq) {
     size_t low = 0, high = t->count;
     while (low < high) {
         size_t middle = low + (high - low) / 2;
@@ -70,7 +70,11 @@ struct eg_log_file *eg_files_by_seq(const struct eg_file_table *t, uint64_t seq)
         else
             high = middle;
     }
-    struct eg_log_file *f = eg_files_at(t, low);
+    return eg_files_at(t, low);
+}
+
+struct eg_log_file *eg_files_by_seq(const struct eg_file_table *t, uint64_t seq) {
+    struct eg_log_file *f = eg_files_from_seq(t, seq);
     return f != NULL && f->seq == seq ? f : NULL;
 }
 

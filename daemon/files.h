@@ -45,6 +45,8 @@ void eg_files_drop_first(struct eg_file_table *t);
 struct eg_log_file *eg_files_at(const struct eg_file_table *t, size_t i); /* NULL: no such */
 /* The first whose end lies behind offset; count: none. */
 size_t eg_files_behind(const struct eg_file_table *t, int64_t offset);
+/* The first one of this segment or a later one; NULL: none. */
+struct eg_log_file *eg_files_from_seq(const struct eg_file_table *t, uint64_t seq);
 struct eg_log_file *eg_files_by_seq(const struct eg_file_table *t, uint64_t seq);
 
 void eg_log_dir_init(struct eg_log_dir *dir, const char *data_dir, uint32_t topic_uid, uint32_t partition,

@@ -27,7 +27,7 @@ struct eg_map_ops {
     void (*wake_daemon)(struct eg_partition_map *m);
     /* Ring these bells: bit b of mask is bell word * 64 + b. */
     void (*ring_bells)(struct eg_partition_map *m, uint32_t word, uint64_t mask);
-    /* The log file with this offset (or, by_seq, of this segment), mapped; *where is an enum eg_cold_where. NULL: this
+    /* The log file with this offset (or, by_seq, of this segment or the next that there is), mapped; *where is an enum eg_cold_where. NULL: this
      * topic has none. */
     int (*fetch_file)(struct eg_partition_map *m, bool by_seq, uint64_t value, struct eg_cold_file *out, int *where);
     void (*drop_file)(struct eg_partition_map *m, struct eg_cold_file *file);

@@ -496,12 +496,13 @@ int eg_log_find_time(struct eg_partition_map *m, _Atomic uint64_t *pin_cell, boo
         if (rc != EAGRE_OK)
             return rc;
         int64_t first = INT64_MAX;
+        uint64_t seq = file.seq; /* middle, or the next one that there is */
         if (where == EG_COLD_HERE) {
             first = eg_cold_first_time(m, &file);
             m->ops->drop_file(m, &file);
         }
-        if (first < timestamp_ns)
-            low = best = middle;
+        if (first < timestamp_ns && seq < high)
+            low = best = seq;
         else
             high = middle;
     }
@@ -510,8 +511,11 @@ int eg_log_find_time(struct eg_partition_map *m, _Atomic uint64_t *pin_cell, boo
         rc = m->ops->fetch_file(m, true, seq, &file, &where);
         if (rc != EAGRE_OK)
             return rc;
-        if (where != EG_COLD_HERE)
+        if (where != EG_COLD_HERE && where != EG_COLD_DAMAGED)
             break;
+        seq = file.seq;
+        if (where == EG_COLD_DAMAGED)
+            continue; /* whoever reads there is told */
         rc = eg_cold_find_time(&cold, m, &file, timestamp_ns, offset);
         bool found = rc == EAGRE_OK && *offset < file.end;
         at = file.end;

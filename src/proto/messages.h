@@ -23,7 +23,8 @@
  *   BUFFERS  > u8 role, u32 topic uid, u32 partition, u16 n, n x u16 buffer (n 0: the ring's)
  *            < u16 n, n x u16 buffer                                 n fds (rw | r), same order
  *   RELEASE  > u8 role, u32 topic uid                                one handle fewer of that role
- *   SEGMENT  > u32 topic uid, u32 partition, u8 by (0 offset, 1 seq), i64 value     the log file that holds it
+ *   SEGMENT  > u32 topic uid, u32 partition, u8 by (0 offset, 1 seq), i64 value     the log file that holds it;
+ *                                                                        by seq: that segment's, or the next one
  *            < u8 where (0 here, 1 in the ring, 2 before the log's start, 3 damaged, 4 lost: between two
  *              files), u64 seq, i64 base, i64 end of it or the next one (0: in the ring),
  *              u64 capacity, u64 first seq, u64 last seq (of all files)      fds, if here: log (r), index (r; may be missing)

@@ -14,7 +14,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define START_TIMEOUT_MS 10000
+#define START_TIMEOUT_MS 60000
 #define STOP_TIMEOUT_MS 10000
 
 static struct eb_bus the_bus; /* one a process: the signal handler must find it */
@@ -91,18 +91,12 @@ static void exec_daemon(const struct eb_options *o, const struct eb_bus *bus, in
     _exit(127);
 }
 
-static int start(struct eb_bench *b, struct eb_bus *bus) {
-    const char *tmp = getenv("TMPDIR");
+static int launch(struct eb_bench *b, struct eb_bus *bus) {
     int ready[2];
-    snprintf(bus->dir, sizeof bus->dir, "%.40s/eagre-bench-XXXXXX", tmp && *tmp ? tmp : "/tmp");
-    if (!mkdtemp(bus->dir) || pipe(ready) != 0) {
-        fprintf(stderr, "eagre-bench: cannot make %s: %s\n", bus->dir, strerror(errno));
+    if (pipe(ready) != 0) {
+        fprintf(stderr, "eagre-bench: pipe: %s\n", strerror(errno));
         return -1;
     }
-    bus->own = true;
-    snprintf(bus->socket, sizeof bus->socket, "%s/s", bus->dir);
-    char data[96];
-    snprintf(data, sizeof data, "%s/data", bus->dir);
     bus->pid = fork();
     if (bus->pid == 0) {
         close(ready[0]);
@@ -119,6 +113,38 @@ static int start(struct eb_bench *b, struct eb_bus *bus) {
         return -1;
     }
     bus->keeper = read_pid(bus->dir, "s.keeper.pid");
+    return 0;
+}
+
+static int start(struct eb_bench *b, struct eb_bus *bus) {
+    const char *tmp = getenv("TMPDIR");
+    snprintf(bus->dir, sizeof bus->dir, "%.40s/eagre-bench-XXXXXX", tmp && *tmp ? tmp : "/tmp");
+    if (!mkdtemp(bus->dir)) {
+        fprintf(stderr, "eagre-bench: cannot make %s: %s\n", bus->dir, strerror(errno));
+        return -1;
+    }
+    bus->own = true;
+    snprintf(bus->socket, sizeof bus->socket, "%s/s", bus->dir);
+    return launch(b, bus);
+}
+
+int eb_bus_cold_start(struct eb_bench *b, double *ns) {
+    struct eb_bus *bus = b->bus;
+    if (!bus || !bus->own || bus->keeper <= 0) {
+        fprintf(stderr, "eagre-bench: a cold start needs a private daemon with a keeper\n");
+        return -1;
+    }
+    kill(bus->pid, SIGKILL);
+    waitpid(bus->pid, NULL, 0);
+    kill(bus->keeper, SIGKILL);
+    if (!wait_gone(bus->keeper, STOP_TIMEOUT_MS)) {
+        fprintf(stderr, "eagre-bench: the keeper does not end\n");
+        return -1;
+    }
+    int64_t began = eb_now_ns();
+    if (launch(b, bus) != 0)
+        return -1;
+    *ns = (double)(eb_now_ns() - began);
     return 0;
 }
 

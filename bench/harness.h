@@ -42,7 +42,9 @@ struct eb_options {
     uint64_t warm_bytes; /* how much goes through the log after the first lap */
     eagre_wait_t wait;   /* of the consumer of throughput and sizes */
     double seconds;      /* of the scenarios that run for a time */
-    double rate;
+    double rate;   /* records a second; 0: the scenario's own */
+    uint64_t data; /* bytes of the scenarios with log files */
+    unsigned partitions;
     unsigned clients;
     const char *only; /* part of the names of the variants to run; NULL: all */
 };
@@ -132,6 +134,10 @@ void eb_topic_delete(struct eb_bench *b, const char *name);
 /* Wait until the daemon has nothing left to do (no CPU time used for a while; bounded). */
 void eb_bus_settle(struct eb_bench *b);
 
+/* Kill the private daemon and its keeper: what was in memory is gone. Then start it again on the same
+ * directory. *ns: until it was ready. 0 or -1. */
+int eb_bus_cold_start(struct eb_bench *b, double *ns);
+
 /* What the library said, as the worker's failure. Returns 1. */
 int eb_fail_status(struct eb_worker *w, const char *what, int status);
 
@@ -144,5 +150,10 @@ int eb_wake(struct eb_bench *b);
 int eb_openloop(struct eb_bench *b);
 int eb_idle(struct eb_bench *b);
 int eb_steady(struct eb_bench *b);
+int eb_durable(struct eb_bench *b);
+int eb_persist(struct eb_bench *b);
+int eb_flush(struct eb_bench *b);
+int eb_replay(struct eb_bench *b);
+int eb_coldstart(struct eb_bench *b);
 
 #endif

@@ -21,6 +21,13 @@ static const struct scenario {
     {"sizes", eb_sizes, "the largest record and the empty one"},
     {"steady", eb_steady, "page faults and system calls once warm"},
     {"idle", eb_idle, "CPU use without traffic"},
+    {"durable", eb_durable,
+     "acks=disk, 1, 8 and 64 waiting producers, against write and fdatasync"},
+    {"persist", eb_persist,
+     "records a second that reach the disk, against a bare sequential writer"},
+    {"flush", eb_flush, "latency of producers while their records are written to disk"},
+    {"replay", eb_replay, "reading log files, against cat"},
+    {"coldstart", eb_coldstart, "start of the daemon after the loss of all memory"},
 };
 #define SCENARIOS (sizeof scenarios / sizeof *scenarios)
 
@@ -30,27 +37,30 @@ static void usage(FILE *f) {
     for (size_t i = 0; i < SCENARIOS; i++)
         fprintf(f, "  %-12s %s\n", scenarios[i].name, scenarios[i].help);
     fprintf(
-        f, "\noptions:\n"
-           "  -r, --reps N          repetitions of each comparison (5)\n"
-           "      --cpus A,B        CPUs of producer and consumer (0,1)\n"
-           "      --daemon-cpu N    CPU of the private daemon (any)\n"
-           "      --socket PATH     use the daemon that listens there, not a private one\n"
-           "      --bin DIR         where eagred is (beside this program)\n"
-           "  -c NAME=VALUE         setting of the topics that are made; may be repeated\n"
-           "      --ring SEGMENT,N  segment.bytes and ring.segments, e.g. 1M,8\n"
-           "      --size BYTES      of a value\n"
-           "      --window BYTES    how far a producer may be ahead (what is kept while it goes by "
-           "fast)\n"
-           "      --wait HOW        of the consumer of throughput and sizes: sleep, yield, "
-           "spin (sleep)\n"
-           "      --warm-bytes N    bytes of log after the first lap of throughput and sizes (512M)\n"
-           "      --seconds S       of a run of wake, openloop, steady; idle takes three times "
-           "that (1)\n"
-           "      --rate R          records a second of openloop (100000)\n"
-           "      --clients N       of idle (16)\n"
-           "      --only TEXT       baselines and the variants whose name has TEXT in it\n"
-           "      --json            results as JSON on stdout, tables on stderr\n"
-           "  -h, --help\n");
+        f,
+        "\noptions:\n"
+        "  -r, --reps N          repetitions of each comparison (5)\n"
+        "      --cpus A,B        CPUs of producer and consumer (0,1)\n"
+        "      --daemon-cpu N    CPU of the private daemon (any)\n"
+        "      --socket PATH     use the daemon that listens there, not a private one\n"
+        "      --bin DIR         where eagred is (beside this program)\n"
+        "  -c NAME=VALUE         setting of the topics that are made; may be repeated\n"
+        "      --ring SEGMENT,N  segment.bytes and ring.segments, e.g. 1M,8\n"
+        "      --size BYTES      of a value\n"
+        "      --window BYTES    how far a producer may be ahead (what is kept while it goes by "
+        "fast)\n"
+        "      --wait HOW        of the consumer of throughput and sizes: sleep, yield, "
+        "spin (sleep)\n"
+        "      --warm-bytes N    bytes of log after the first lap of throughput and sizes (512M)\n"
+        "      --seconds S       of a run of wake, openloop, steady; idle takes three times "
+        "that (1)\n"
+        "      --rate R          records a second of openloop (100000) and flush (20000)\n"
+        "      --data BYTES      of persist and replay (256M)\n"
+        "      --partitions N    of coldstart (1000)\n"
+        "      --clients N       of idle (16)\n"
+        "      --only TEXT       baselines and the variants whose name has TEXT in it\n"
+        "      --json            results as JSON on stdout, tables on stderr\n"
+        "  -h, --help\n");
 }
 
 /* Bytes with an optional K, M or G. */
@@ -111,6 +121,8 @@ enum {
     O_WARM,
     O_SECONDS,
     O_RATE,
+    O_DATA,
+    O_PARTITIONS,
     O_CLIENTS,
     O_JSON,
     O_ONLY,
@@ -128,6 +140,8 @@ static const struct option options[] = {{"reps", 1, NULL, 'r'},
                                         {"warm-bytes", 1, NULL, O_WARM},
                                         {"seconds", 1, NULL, O_SECONDS},
                                         {"rate", 1, NULL, O_RATE},
+                                        {"data", 1, NULL, O_DATA},
+                                        {"partitions", 1, NULL, O_PARTITIONS},
                                         {"clients", 1, NULL, O_CLIENTS},
                                         {"only", 1, NULL, O_ONLY},
                                         {"wait", 1, NULL, O_WAIT},
@@ -168,6 +182,10 @@ static bool take_option(int c, char *arg, struct eb_options *o) {
         return parse_real(arg, 0.01, 3600, &o->seconds);
     case O_RATE:
         return parse_real(arg, 1, 1e9, &o->rate);
+    case O_DATA:
+        return parse_bytes(arg, &o->data) && o->data >= 1u << 20;
+    case O_PARTITIONS:
+        return parse_count(arg, 1, 1024, &o->partitions);
     case O_CLIENTS:
         return parse_count(arg, 1, EB_WORKERS_MAX, &o->clients);
     case O_WAIT:
@@ -208,7 +226,8 @@ int main(int argc, char **argv) {
                                  .reps = 5,
                                  .warm_bytes = 512u << 20,
                                  .seconds = 1,
-                                 .rate = 100000,
+                                 .data = 256u << 20,
+                                 .partitions = 1000,
                                  .clients = 16}};
     for (int c; (c = getopt_long(argc, argv, "r:c:h", options, NULL)) != -1;) {
         if (c == 'h') {

@@ -114,13 +114,16 @@ static int consume(struct eb_worker *w) {
     return 0;
 }
 
+static double rate_of(const struct eb_bench *b) { return b->opt.rate > 0 ? b->opt.rate : 100000; }
+
 static int run(struct eb_bench *b, const void *arg, double *out) {
     struct flow f = *(const struct flow *)arg;
     struct eb_area *area = eb_area_create(2);
     struct eb_ring ring = b->opt.ring.segments ? b->opt.ring : (struct eb_ring){16u << 20, 4};
     int r = -1;
-    f.gap_ns = 1e9 / b->opt.rate;
-    f.count = (uint64_t)(b->opt.seconds * b->opt.rate);
+    double rate = rate_of(b);
+    f.gap_ns = 1e9 / rate;
+    f.count = (uint64_t)(b->opt.seconds * rate);
     /* The bare ring holds all of them: nothing needs to be paced. */
     if (area && !f.bus && eb_bare_open(&f.log, (f.count + 1) * eb_bare_frame(f.size)) == 0) {
         memset(f.log.ring, 0, f.log.size);
@@ -148,7 +151,7 @@ int eb_openloop(struct eb_bench *b) {
     char text[160];
     snprintf(text, sizeof text,
              "one way at %.0f records/s of %llu bytes, from when each was due (open loop)",
-             b->opt.rate, (unsigned long long)size);
+             rate_of(b), (unsigned long long)size);
     struct eb_comparison c = {
         "openloop",
         text,

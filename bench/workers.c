@@ -137,7 +137,9 @@ void eb_barrier(struct eb_area *a, unsigned parties) {
     for (uint32_t i = 0;
          (int32_t)(atomic_load_explicit(&a->arrived, memory_order_acquire) - all) < 0; i++) {
         eb_cpu_pause();
-        if (i > 1000)
+        if (i > 2000) /* many that yield would keep the last ones from the CPU */
+            nanosleep(&(struct timespec){0, 50000}, NULL);
+        else if (i > 1000)
             sched_yield();
     }
 }

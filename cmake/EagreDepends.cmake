@@ -21,6 +21,7 @@ endif()
 eg_depend(HWLOC hwloc HAVE_HWLOC)
 eg_depend(NUMA numa HAVE_LIBNUMA)
 eg_depend(LMDB lmdb HAVE_LMDB)
+eg_depend(URING liburing HAVE_LIBURING)
 eg_depend(SYSTEMD libsystemd HAVE_LIBSYSTEMD)
 
 if(EAGRE_TESTS)

@@ -15,6 +15,8 @@
 
 enum eg_keeper_mode { EG_KEEPER_AUTO = 0, EG_KEEPER_PROCESS, EG_KEEPER_SYSTEMD, EG_KEEPER_NONE };
 
+enum eg_disk_io_mode { EG_DISK_IO_AUTO = 0, EG_DISK_IO_URING, EG_DISK_IO_THREADS };
+
 #define EG_CONFIG_TEXT 512
 #define EG_SOCKET_PATH_MAX 107 /* sizeof sun_path - 1 */
 #define EG_SOCKET_NAME_MAX 75  /* that with the keeper's suffix and a descriptor's directory fits there, too */
@@ -35,6 +37,8 @@ struct eg_config {
     uint32_t socket_mode;
     int log_level;             /* enum eg_log_level */
     int keeper;                /* enum eg_keeper_mode */
+    int disk_io;               /* enum eg_disk_io_mode */
+    uint64_t disk_min_free_bytes;
     int64_t stall_warn_ms;     /* 0, -1: never */
     int stall_kill;            /* 0, 1 */
     int64_t keeper_linger_ms;  /* -1: for ever */

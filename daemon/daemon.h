@@ -25,6 +25,10 @@ struct eg_topics;   /* topics.h */
 struct eg_clients;  /* clients.h */
 struct eg_stalls;   /* stalls.c */
 struct eg_sessions; /* sessions.c */
+struct eg_disk_io;  /* disk_io.h */
+struct eg_recovery; /* recover.c */
+struct eg_retention; /* retention.c */
+struct eg_archive;   /* archive.h */
 
 /* What STATUS tells; kept up to date by whoever owns the figure. */
 struct eg_figures {
@@ -35,6 +39,8 @@ struct eg_figures {
     uint32_t partitions;       /* topics.c */
     uint32_t clients;          /* clients.c */
     uint32_t sessions;         /* sessions.c */
+    uint64_t disk_bytes, flushes; /* archive.c, as the next ones */
+    int64_t flush_last_ns, flush_max_ns;
 };
 
 enum eg_stop { EG_STOP_NOT = 0, EG_STOP_CLEAN, EG_STOP_KEEP };
@@ -56,6 +62,14 @@ struct eg_daemon {
     bool membarrier; /* eg_membarrier() works; else EG_BUS_NO_MEMBARRIER is set in the bus */
 
     bool clients_lost; /* the memory is kept, but the client table is not: it cannot be used */
+
+    struct eg_disk_io *disk_io; /* disk.c */
+    struct eg_recovery *recovery; /* recover.c: while topics are made */
+    struct eg_retention *retention;
+    struct {
+        uint32_t busy;                   /* flushes under way that nobody waits for */
+        struct eg_archive *first, *last; /* who wants to do one */
+    } syncs; /* archive_turns.c */
 
     struct eg_topics *topics;
     struct eg_clients *clients;
@@ -80,9 +94,11 @@ extern const struct eg_service eg_bus_service;  /* bus.c: bus page, bells */
 extern const struct eg_service eg_graves_service; /* graves.c: gives memory back, in slices */
 extern const struct eg_service
     eg_placement_service; /* placement.c: binding, before memory is touched */
+extern const struct eg_service eg_disk_service;    /* disk.c */
 extern const struct eg_service eg_topics_service;  /* topics.c: recovery of topics and partitions */
 extern const struct eg_service eg_clients_service; /* clients.c: recovery of the client table */
 extern const struct eg_service eg_slots_service;   /* slots.c */
+extern const struct eg_service eg_retention_service; /* retention.c */
 extern const struct eg_service eg_janitor_service; /* janitor.c */
 extern const struct eg_service eg_stalls_service;  /* stalls.c */
 extern const struct eg_service eg_sessions_service; /* sessions.c: listens last */

@@ -21,5 +21,13 @@ eg_handler eg_handle_TOPIC_DELETE;
 eg_handler eg_handle_TOPIC_LIST;
 eg_handler eg_handle_TOPIC_DESCRIBE;
 eg_handler eg_handle_PARTITIONS;
+eg_handler eg_handle_SEGMENT; /* disk_messages.c ... */
+eg_handler eg_handle_TRIM;
+eg_handler eg_handle_DISK_RESUME;
+
+struct eg_partition;
+/* The partition, if the client was granted the role on its topic. topic_messages.c */
+int eg_find_granted(struct eg_daemon *d, const struct eg_session *s, uint8_t role, uint32_t uid, uint32_t number,
+                    struct eg_partition **out);
 
 #endif

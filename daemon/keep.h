@@ -1,11 +1,7 @@
 /*
  * keep.h - descriptors that outlive the daemon. A keeper (systemd's descriptor store, or the
- * eagre-keeper process) holds a copy of each under a name and gives them back to the next daemon.
- *
- * Names: "bus" "bells" "clients"           instance-wide objects
- *        "c<owner>"                        a client's page
- *        "t<topic uid>.status|ring|waiters|event"
- *        "p<partition uid>.b<buffer>"      a buffer
+ * eagre-keeper process) holds a copy of each under a name (proto/keeper.h lists them) and gives them back to the
+ * next daemon.
  */
 #ifndef EG_KEEP_H
 #define EG_KEEP_H

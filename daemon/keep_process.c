@@ -25,52 +25,11 @@
 
 #define ANSWER_MS 5000
 
-/* SOCKET.keeper may be too long for sun_path where SOCKET just fits, so it is named by way of its
- * directory's descriptor. */
-struct place {
-    int directory;
-    struct sockaddr_un address;
-    char path[EG_SOCKET_PATH_MAX + sizeof(EG_KEEPER_SUFFIX)];
-};
-
-static int find_place(const struct eg_config *c, struct place *p) {
-    char directory[EG_SOCKET_PATH_MAX + 1];
-    eg_socket_directory(c->socket, directory, sizeof(directory));
-    p->directory = open(directory, O_PATH | O_DIRECTORY | O_CLOEXEC);
-    if (p->directory < 0)
-        return eg_error_set(EAGRE_E_IO, "%s: %s", directory, strerror(errno));
-    snprintf(p->path, sizeof(p->path), "%s" EG_KEEPER_SUFFIX, c->socket);
-    p->address = (struct sockaddr_un){.sun_family = AF_UNIX};
-    int n = snprintf(p->address.sun_path, sizeof(p->address.sun_path), "/proc/self/fd/%d/%s",
-                     p->directory, strrchr(p->path, '/') + 1);
-    if (n >= (int)sizeof(p->address.sun_path)) {
-        close(p->directory);
-        return eg_error_set(
-            EAGRE_E_INVALID_CONFIG,
-            "the name of the socket %s is too long by %zu bytes for its keeper's, %s: "
-            "choose a shorter one",
-            c->socket, (size_t)n + 1 - sizeof(p->address.sun_path), p->path);
-    }
-    return EAGRE_OK;
-}
-
 int eg_keeper_connect(struct eg_keeper_link *l, const struct eg_config *c) {
-    struct place p;
-    int rc = find_place(c, &p);
+    int sock;
+    int rc = eg_keeper_dial(c->socket, &sock);
     if (rc != EAGRE_OK)
         return rc;
-    int sock = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    if (sock < 0 || connect(sock, (struct sockaddr *)&p.address, sizeof(p.address)) != 0) {
-        rc = errno == ENOENT || errno == ECONNREFUSED
-                 ? eg_error_set(EAGRE_E_NO_DAEMON, "no keeper answers at %s", p.path)
-                 : eg_error_set(EAGRE_E_SYSTEM, "%s: cannot reach the keeper: %s", p.path,
-                                strerror(errno));
-        if (sock >= 0)
-            close(sock);
-        close(p.directory);
-        return rc;
-    }
-    close(p.directory);
 
     /* Who could bind that path? Nobody but us and root, but this costs nothing. */
     struct ucred peer;
@@ -78,14 +37,15 @@ int eg_keeper_connect(struct eg_keeper_link *l, const struct eg_config *c) {
     if (getsockopt(sock, SOL_SOCKET, SO_PEERCRED, &peer, &n) != 0 ||
         (peer.uid != geteuid() && peer.uid != 0)) {
         close(sock);
-        return eg_error_set(EAGRE_E_PERMISSION, "%s belongs to another user: remove it", p.path);
+        return eg_error_set(EAGRE_E_PERMISSION,
+                            "%s" EG_KEEPER_SUFFIX " belongs to another user: remove it", c->socket);
     }
     *l = (struct eg_keeper_link){.sock = sock};
     return EAGRE_OK;
 }
 
-static int bind_listener(const struct eg_config *c, struct place *p, int *fd_out) {
-    int rc = find_place(c, p);
+static int bind_listener(const struct eg_config *c, struct eg_keeper_place *p, int *fd_out) {
+    int rc = eg_keeper_find_place(c->socket, p);
     if (rc != EAGRE_OK)
         return rc;
     unlinkat(p->directory, strrchr(p->path, '/') + 1,
@@ -155,7 +115,7 @@ static void become_keeper(const char *program, const char *const *argv, int list
 
 int eg_keeper_start(struct eg_keeper_link *l, const struct eg_config *c) {
     char program[PATH_MAX], pid_file[PATH_MAX], linger[24];
-    struct place p;
+    struct eg_keeper_place p;
     int listener, report[2], status, e = 0;
 
     int rc = find_program(program, sizeof(program));
@@ -241,9 +201,7 @@ int eg_keeper_ask(struct eg_keeper_link *l, struct eg_keeper_message *m, const i
     size_t got = 0;
     ssize_t n = eg_recvmsg_fds(l->sock, m, sizeof(*m), out_fds,
                                out_fds != NULL ? EG_KEEPER_BATCH : 0, &got, &cut, MSG_DONTWAIT);
-    bool sound = n >= (ssize_t)eg_keeper_message_bytes(0) && m->magic == EG_KEEPER_MAGIC &&
-                 m->op == op && m->count <= EG_KEEPER_BATCH &&
-                 (op != EG_KEEPER_LIST || (size_t)n == eg_keeper_message_bytes(m->count));
+    bool sound = eg_keeper_is_reply(m, n, op);
     if (n > 0 && (!sound || (op == EG_KEEPER_LIST ? got != m->count : got != 0))) {
         for (size_t i = 0; i < got; i++)
             close(out_fds[i]);

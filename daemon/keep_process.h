@@ -4,7 +4,7 @@
 #ifndef EG_KEEP_PROCESS_H
 #define EG_KEEP_PROCESS_H
 
-#include "keeper/keeper.h"
+#include "proto/keeper.h"
 
 #include <stdbool.h>
 #include <sys/types.h>

@@ -3,7 +3,9 @@
 
 #include "log/chain.h"
 #include "partition.h"
+#include "slots.h"
 #include "sys/atomic.h"
+#include "sys/clock.h"
 #include "sys/errbuf.h"
 
 #define STRIDE_OFFSETS                                                                             \
@@ -35,7 +37,7 @@ static int mark_topic(struct eg_daemon *d, struct eg_topic *t) {
         uint32_t slots = eg_partition_slots(p);
         if (!is_marked(p))
             marks[count++] = ahead(p,
-                                   (int64_t)eg_load_relaxed(&p->status->log_start) +
+                                   eg_load_relaxed(&p->status->start_offset) +
                                        slots * eg_partition_records_max(p),
                                    eg_load_relaxed(&p->status->start_seq) + slots);
     }
@@ -107,7 +109,7 @@ int64_t eg_partition_end(struct eg_partition *p) {
     bool sealed, more;
     p->end_found = true;
     if (p->buffers == NULL || eg_partition_failed(p))
-        return (int64_t)eg_load_relaxed(&p->status->log_start);
+        return eg_load_relaxed(&p->status->start_offset);
     uint32_t slot = (uint32_t)(p->active % eg_partition_slots(p));
     uint32_t number = eg_slot_buffer(eg_load_relaxed(&p->status->slot[slot]));
     bool known = p->end.pos != 0 && p->end.seq == p->active;
@@ -135,17 +137,18 @@ static void close_others(struct eg_partition *p, uint64_t active) {
 
 bool eg_partition_seal(struct eg_daemon *d, struct eg_partition *p, struct eg_meta_mark *mark) {
     uint32_t slots = eg_partition_slots(p);
-    uint64_t active = eg_load_acquire(&p->ring->active);
+    uint64_t active;
     if (p->buffers == NULL &&
         is_marked(p)) { /* never used: it will begin where it would have begun */
         *mark = (struct eg_meta_mark){.partition_uid = p->uid,
                                       .clean = 1,
-                                      .end = (int64_t)eg_load_relaxed(&p->status->log_start),
+                                      .end = eg_load_relaxed(&p->status->start_offset),
                                       .seq = eg_load_relaxed(&p->status->start_seq)};
         return true;
     }
-    if (p->buffers == NULL || eg_partition_failed(p) || active - p->active >= slots)
+    if (p->buffers == NULL || !eg_slots_follow(p, eg_mono_ns()))
         return false;
+    active = p->active;
     close_others(p, active);
     /* Somebody may have opened the next one just before. Then that is the last. */
     uint64_t next = eg_load_acquire(&p->ring->active);
@@ -160,6 +163,8 @@ bool eg_partition_seal(struct eg_daemon *d, struct eg_partition *p, struct eg_me
     if (eg_slot_seq(noted) != active || base < before ||
         base - before > (int64_t)(active - p->active) * eg_partition_records_max(p))
         return false;
+    p->base[slot] = base; /* nobody can follow any more */
+    p->active = active;
     /* Then take the end of the chain ourselves: whoever checked its slot before we closed it finds no place. */
     struct eg_chain c;
     bool sealed = false, more;

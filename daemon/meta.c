@@ -7,6 +7,7 @@
  */
 #include "meta.h"
 
+#include <dirent.h>
 #include <endian.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -28,7 +29,7 @@
 
 struct eg_meta {
     MDB_env *env;
-    MDB_dbi topics, marks, ids;
+    MDB_dbi topics, marks, ids, disk;
     char path[PATH_MAX];
 };
 
@@ -155,6 +156,8 @@ static int open_databases(struct eg_meta *m) {
         e = mdb_dbi_open(txn, "marks", MDB_CREATE, &m->marks);
     if (e == 0)
         e = mdb_dbi_open(txn, "ids", MDB_CREATE, &m->ids);
+    if (e == 0)
+        e = mdb_dbi_open(txn, "disk", MDB_CREATE, &m->disk);
     uint32_t format = 0;
     rc = e == 0 ? get_u32(m, txn, "format", &format) : failed(m, "open it", e);
     if (rc == EAGRE_OK && format == 0)
@@ -180,6 +183,63 @@ static int sync_directory(const char *path) {
     return EAGRE_OK;
 }
 
+static int open_env(struct eg_meta *m, const char *path, unsigned flags) {
+    int e = mdb_env_create(&m->env);
+    if (e == 0)
+        e = mdb_env_set_maxdbs(m->env, 8);
+    if (e == 0)
+        e = mdb_env_set_mapsize(m->env, MAP_BYTES);
+    if (e == 0)
+        e = mdb_env_set_assert(m->env, on_assert);
+    if (e == 0)
+        e = mdb_env_open(m->env, path, flags, 0600);
+    return e == 0 ? EAGRE_OK : failed(m, "open it", e);
+}
+
+/* A new database would give out again the ids that these files go by. */
+static int check_no_logs(struct eg_meta *m, const char *dir) {
+    char path[PATH_MAX];
+    const struct dirent *e;
+    bool found = false;
+    snprintf(path, sizeof(path), "%.4080s/log", dir);
+    DIR *all = opendir(path);
+    while (all != NULL && !found && (e = readdir(all)) != NULL)
+        found = e->d_name[0] == 't' && e->d_name[1 + strspn(e->d_name + 1, "0123456789")] == '\0';
+    if (all != NULL)
+        closedir(all);
+    if (!found)
+        return EAGRE_OK;
+    return eg_error_set(EAGRE_E_CORRUPT,
+                        "%.2000s has log files of topics, but %.2000s/data.mdb, which knows them, is missing: put a copy of the "
+                        "database back, or move the log files away, too, to start without topics",
+                        path, m->path);
+}
+
+/* LMDB writes the first pages of a new file without a flush; cut off by a power cut they would look like damage. So it is
+ * made under another name, and has its own when it is on disk. */
+static int make_database(struct eg_meta *m, const char *dir) {
+    char name[PATH_MAX], made[PATH_MAX], lock[PATH_MAX];
+    struct stat st;
+    snprintf(name, sizeof(name), "%.4080s/data.mdb", m->path);
+    snprintf(made, sizeof(made), "%.4080s/making", m->path);
+    snprintf(lock, sizeof(lock), "%.4080s/making-lock", m->path);
+    if (stat(name, &st) == 0)
+        return EAGRE_OK;
+    int rc = check_no_logs(m, dir);
+    if (rc != EAGRE_OK)
+        return rc;
+    unlink(made);
+    rc = open_env(m, made, MDB_NOSUBDIR);
+    if (rc == EAGRE_OK)
+        rc = open_databases(m);
+    mdb_env_close(m->env);
+    m->env = NULL;
+    unlink(lock);
+    if (rc == EAGRE_OK && rename(made, name) != 0)
+        rc = eg_error_set(EAGRE_E_IO, "cannot create %s: %s", name, strerror(errno));
+    return rc;
+}
+
 int eg_meta_open(const char *dir, struct eg_meta **out) {
     struct eg_meta *m = calloc(1, sizeof(*m));
     if (m == NULL)
@@ -190,19 +250,11 @@ int eg_meta_open(const char *dir, struct eg_meta **out) {
         rc = eg_error_set(EAGRE_E_IO, "cannot create %s: %s", m->path, strerror(errno));
         goto fail;
     }
-    int e = mdb_env_create(&m->env);
-    if (e == 0)
-        e = mdb_env_set_maxdbs(m->env, 8);
-    if (e == 0)
-        e = mdb_env_set_mapsize(m->env, MAP_BYTES);
-    if (e == 0)
-        e = mdb_env_set_assert(m->env, on_assert);
-    if (e == 0)
-        e = mdb_env_open(m->env, m->path, 0, 0600);
-    if (e != 0) {
-        rc = failed(m, "open it", e);
+    rc = make_database(m, dir);
+    if (rc == EAGRE_OK)
+        rc = open_env(m, m->path, 0);
+    if (rc != EAGRE_OK)
         goto fail;
-    }
     rc = check_size(m);
     if (rc == EAGRE_OK)
         rc = open_databases(m);
@@ -395,6 +447,8 @@ int eg_meta_topic_delete(struct eg_meta *m, const struct eg_meta_topic *t) {
             uint32_t be;
             key = uid_key(t->first_partition_uid[i] + k, &be);
             e = mdb_del(txn, m->marks, &key, NULL);
+            if (e == 0 || e == MDB_NOTFOUND)
+                e = mdb_del(txn, m->disk, &key, NULL);
         }
     }
     return end(m, txn, e == 0 || e == MDB_NOTFOUND ? EAGRE_OK : failed(m, "delete a topic", e));
@@ -482,6 +536,94 @@ int eg_meta_marks_put(struct eg_meta *m, const struct eg_meta_mark *marks, size_
             rc = failed(m, "write a mark", e);
     }
     return end(m, txn, rc);
+}
+
+struct disk_record {
+    uint64_t seq, pos, log_start;
+};
+
+static void unpack(const struct disk_record *r, uint32_t partition_uid, struct eg_meta_disk *out) {
+    *out = (struct eg_meta_disk){.partition_uid = partition_uid,
+                                 .seq = le64toh(r->seq),
+                                 .pos = le64toh(r->pos),
+                                 .log_start = (int64_t)le64toh(r->log_start)};
+}
+
+int eg_meta_disk_get(struct eg_meta *m, uint32_t partition_uid, struct eg_meta_disk *out) {
+    MDB_txn *txn;
+    int rc = begin(m, MDB_RDONLY, &txn);
+    if (rc != EAGRE_OK)
+        return rc;
+    uint32_t be;
+    MDB_val key = uid_key(partition_uid, &be), value;
+    struct disk_record r = {0};
+    int e = mdb_get(txn, m->disk, &key, &value);
+    if (e == 0 && value.mv_size != sizeof(r))
+        rc = damaged(m, "what is noted of a partition's files has a wrong size");
+    else if (e == 0)
+        memcpy(&r, value.mv_data, sizeof(r));
+    else if (e != MDB_NOTFOUND)
+        rc = failed(m, "read what is noted of a partition's files", e);
+    mdb_txn_abort(txn);
+    if (rc == EAGRE_OK)
+        unpack(&r, partition_uid, out);
+    return rc;
+}
+
+/* What is noted already and lies further on stays. */
+static int merge(struct eg_meta *m, MDB_txn *txn, MDB_val *key, struct eg_meta_disk *note, bool *known) {
+    MDB_val value;
+    struct disk_record r;
+    struct eg_meta_disk old;
+    int e = mdb_get(txn, m->marks, key, &value);
+    *known = e == 0;
+    if (e == 0)
+        e = mdb_get(txn, m->disk, key, &value);
+    if (e == MDB_NOTFOUND || (e == 0 && value.mv_size != sizeof(r)))
+        return EAGRE_OK;
+    if (e != 0)
+        return failed(m, "read what is noted of a partition's files", e);
+    memcpy(&r, value.mv_data, sizeof(r));
+    unpack(&r, note->partition_uid, &old);
+    int64_t start = old.log_start > note->log_start ? old.log_start : note->log_start;
+    if (old.seq > note->seq || (old.seq == note->seq && old.pos > note->pos))
+        *note = old;
+    note->log_start = start;
+    return EAGRE_OK;
+}
+
+int eg_meta_disk_put(struct eg_meta *m, const struct eg_meta_disk *all, size_t count) {
+    MDB_txn *txn;
+    int rc = begin(m, 0, &txn);
+    if (rc != EAGRE_OK)
+        return rc;
+    for (size_t i = 0; rc == EAGRE_OK && i < count; i++) {
+        uint32_t be;
+        struct eg_meta_disk note = all[i];
+        MDB_val key = uid_key(note.partition_uid, &be);
+        bool known;
+        rc = merge(m, txn, &key, &note, &known);
+        if (rc != EAGRE_OK || !known)
+            continue;
+        struct disk_record r = {.seq = htole64(note.seq),
+                                .pos = htole64(note.pos),
+                                .log_start = htole64((uint64_t)note.log_start)};
+        MDB_val value = {sizeof(r), &r};
+        int e = mdb_put(txn, m->disk, &key, &value, 0);
+        if (e != 0)
+            rc = failed(m, "note what is on disk", e);
+    }
+    return end(m, txn, rc);
+}
+
+int eg_meta_last_topic(struct eg_meta *m, uint32_t *out) {
+    MDB_txn *txn;
+    int rc = begin(m, MDB_RDONLY, &txn);
+    if (rc != EAGRE_OK)
+        return rc;
+    rc = get_u32(m, txn, "last.topic", out);
+    mdb_txn_abort(txn);
+    return rc;
 }
 
 /* ---- as a service ------------------------------------------------------------------------------------------ */

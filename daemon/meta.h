@@ -57,4 +57,20 @@ int eg_meta_mark_get(struct eg_meta *m, uint32_t partition_uid,
 int eg_meta_marks_put(struct eg_meta *m, const struct eg_meta_mark *marks,
                       size_t count); /* one transaction */
 
+/*
+ * What is known to be on disk of a partition (storage=disk), as of some seconds ago: everything before pos of segment
+ * seq; and where its log begins, which never goes back.
+ */
+struct eg_meta_disk {
+    uint32_t partition_uid;
+    uint64_t seq, pos;
+    int64_t log_start;
+};
+int eg_meta_disk_get(struct eg_meta *m, uint32_t partition_uid, struct eg_meta_disk *out); /* zeros if none */
+/* The last topic uid that was given out. */
+int eg_meta_last_topic(struct eg_meta *m, uint32_t *out);
+/* One transaction. From any thread; blocks as long as the disk does. Nothing of it goes back, whatever order notes come in;
+ * what is not a partition (any more) is left out. */
+int eg_meta_disk_put(struct eg_meta *m, const struct eg_meta_disk *all, size_t count);
+
 #endif

@@ -11,9 +11,12 @@
 #include <numa.h>
 #endif
 
-#include "daemon.h"
+#include "archive.h"
+#include "disk_io.h"
 #include "handlers.h"
+#include "partition.h"
 #include "stalls.h"
+#include "sys/atomic.h"
 #include "sys/clock.h"
 #include "sys/errbuf.h"
 
@@ -71,6 +74,43 @@ static void quotas(const struct eg_daemon *d, struct metrics *m) {
     }
 }
 
+/* What is published and not durable; by the producers' words, for people. */
+static void lag(const struct eg_partition *p, uint64_t *records, uint64_t *bytes) {
+    if (p->buffers == NULL || eg_partition_failed(p))
+        return;
+    uint32_t slot = (uint32_t)(p->active % eg_partition_slots(p));
+    uint32_t n = eg_slot_buffer(eg_load_relaxed(&p->status->slot[slot]));
+    uint64_t hint = eg_load_relaxed(&eg_buffer_header(p, n)->hint);
+    int64_t behind = p->base[slot] + (int64_t)eg_hint_index(hint) - (int64_t)eg_load_relaxed(&p->status->durable_end);
+    uint64_t seq = eg_load_relaxed(&p->status->archived_seq), at = eg_hint_pos(eg_load_relaxed(&p->status->archived_at));
+    uint64_t end = p->active * eg_partition_capacity(p) + p->tail, from = seq * eg_partition_capacity(p) + at;
+    *records += behind > 0 ? (uint64_t)behind : 0;
+    *bytes += behind > 0 && end > from ? end - from : 0;
+}
+
+/* What is on its way to disk. */
+static void disk(const struct eg_daemon *d, struct metrics *m) {
+    uint64_t state[EG_DISK_ERROR + 1] = {0}, records = 0, bytes = 0;
+    for (size_t i = 0; i < d->topics->count; i++)
+        for (uint32_t k = 0; k < d->topics->list[i]->partitions; k++) {
+            const struct eg_partition *p = d->topics->list[i]->part[k];
+            if (p->archive == NULL)
+                break; /* all of a topic's are alike */
+            state[eg_load_relaxed(&p->status->disk) % (EG_DISK_ERROR + 1)]++;
+            lag(p, &records, &bytes);
+        }
+    text(m, "disk.io", eg_io_kind(d->disk_io));
+    number(m, "disk.state.ok", state[EG_DISK_OK]);
+    number(m, "disk.state.full", state[EG_DISK_FULL]);
+    number(m, "disk.state.error", state[EG_DISK_ERROR]);
+    number(m, "disk.lag.records", records);
+    number(m, "disk.lag.bytes", bytes);
+    number(m, "disk.written.bytes", d->figures.disk_bytes);
+    number(m, "disk.flushes", d->figures.flushes);
+    number(m, "disk.flush.last.us", (uint64_t)(d->figures.flush_last_ns / EG_NS_PER_US));
+    number(m, "disk.flush.max.us", (uint64_t)(d->figures.flush_max_ns / EG_NS_PER_US));
+}
+
 static uint64_t numa_nodes(void) {
 #ifdef HAVE_LIBNUMA
     if (numa_available() >= 0)
@@ -118,6 +158,7 @@ static void collect(const struct eg_daemon *d, struct metrics *m) {
     eg_stalls_so_far(d, &stalls, &kills);
     number(m, "stalls.total", stalls);
     number(m, "stalls.killed", kills);
+    disk(d, m);
     number(m, "numa.nodes", numa_nodes());
     text(m, "membarrier", d->membarrier ? "yes" : "no");
     number(m, "cpu.ms", milliseconds(use.ru_utime) + milliseconds(use.ru_stime));

@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "archive.h"
+#include "recover.h"
 #include "slots.h"
 #include "sys/atomic.h"
 #include "sys/clock.h"
@@ -79,6 +81,53 @@ static int take_index(struct eg_daemon *d, struct eg_partition *p, uint32_t inde
     return EAGRE_OK;
 }
 
+static bool is_on_disk(const struct eg_topic *t) { return t->settings.v[EG_SET_STORAGE] == EG_STORAGE_DISK; }
+
+/* Its archiver, with the files that were recovered. That they could not be is an error of this partition alone. cold: its
+ * memory is new. */
+static int open_archive(struct eg_daemon *d, struct eg_partition *p, bool cold, struct eg_recovered *found) {
+    int rc = eg_recover_take(d, p->uid, cold, found);
+    if (rc != EAGRE_OK)
+        eg_log_error("topic '%s' partition %u: nothing can be read from it or produced to it: %s", eg_topic_name(p->topic), p->number,
+                     eg_error_text());
+    int opened = eg_archive_open(d, p, &found->files, rc != EAGRE_OK ? eg_error_text() : NULL);
+    eg_files_free(&found->files);
+    return opened;
+}
+
+/* Where the log goes on, with new memory. again: a predecessor has said where, and nobody was here since: that stays true,
+ * though the mark may lie far ahead by now. */
+static int note_start(struct eg_daemon *d, struct eg_partition *p, bool again) {
+    struct eg_partition_status *s = p->status;
+    struct eg_recovered found = {0};
+    int64_t log_start = p->mark.end, start = p->mark.end;
+    uint64_t seq = p->mark.seq;
+    if (is_on_disk(p->topic)) {
+        int rc = open_archive(d, p, true, &found);
+        if (rc != EAGRE_OK)
+            return rc;
+        /* The mark is exact after a clean stop. Else it lies beyond every offset that somebody may have seen: those that are
+         * lost are not given out again. */
+        start = again ? eg_load_relaxed(&s->start_offset) : start > found.end ? start : found.end;
+        log_start = found.log_start < found.end ? found.log_start : start;
+        seq = again ? eg_load_relaxed(&s->start_seq) : found.next_seq > seq ? found.next_seq : seq;
+        if (eg_archive_unrecovered(p) != NULL)
+            log_start = 0;
+        else
+            eg_store_relaxed(&s->disk, EG_DISK_OK);
+        int64_t said = (int64_t)eg_load_relaxed(&s->log_start);
+        log_start = log_start > said ? log_start : said;
+    }
+    eg_store_relaxed(&s->log_start, (uint64_t)log_start);
+    eg_store_relaxed(&s->start_offset, start);
+    eg_store_relaxed(&s->start_seq, seq);
+    eg_store_relaxed(&s->durable_end, (uint64_t)start);
+    eg_store_relaxed(&s->archived_flush, 1);
+    eg_store_relaxed(&s->archived_at, eg_hint_make(EG_SEGMENT_DATA, 0));
+    eg_store_relaxed(&s->archived_seq, seq);
+    return EAGRE_OK;
+}
+
 int eg_partition_make(struct eg_daemon *d, struct eg_topic *t, uint32_t number, uint32_t uid,
                       struct eg_partition **out) {
     struct eg_partition *p = partition_new(t, number, uid);
@@ -91,10 +140,14 @@ int eg_partition_make(struct eg_daemon *d, struct eg_topic *t, uint32_t number, 
         free(p);
         return rc;
     }
+    rc = note_start(d, p, false);
+    if (rc != EAGRE_OK) {
+        d->topics->by_index[p->index] = NULL;
+        free(p);
+        return rc;
+    }
     p->status->uid = uid;
     p->status->index = p->index;
-    eg_store_relaxed(&p->status->log_start, (uint64_t)p->mark.end);
-    eg_store_relaxed(&p->status->start_seq, p->mark.seq);
     eg_store_release(&p->status->state, EG_PARTITION_ACTIVE);
     eg_magic_init(&p->ring->magic);
     p->ring->partition_uid = uid;
@@ -126,6 +179,7 @@ void eg_partition_free(struct eg_daemon *d, struct eg_partition *p, bool drop) {
     eg_topic_count_extra(d, p->topic, -extra);
     d->figures.memory_pinned -= p->detached * eg_partition_capacity(p);
     eg_slots_forget(d, p);
+    eg_archive_close(d, p);
     buffers_free(d, p, drop);
     if (d->topics->by_index[p->index] == p)
         d->topics->by_index[p->index] = NULL;
@@ -143,6 +197,8 @@ int eg_partition_open(struct eg_daemon *d, struct eg_partition *p) {
             eg_topic_name(t), p->number);
     if (p->buffers != NULL)
         return EAGRE_OK;
+    if (p->archive != NULL && eg_archive_unrecovered(p) != NULL)
+        return eg_error_set(EAGRE_E_IO, "topic '%s' partition %u: %s", eg_topic_name(t), p->number, eg_archive_unrecovered(p));
     p->buffers = malloc(EG_BUFFERS_MAX * sizeof(*p->buffers));
     if (p->buffers == NULL)
         return eg_error_set(EAGRE_E_NO_MEMORY, "topic '%s': no memory for partition %u",
@@ -150,7 +206,7 @@ int eg_partition_open(struct eg_daemon *d, struct eg_partition *p) {
     for (uint32_t n = 0; n < EG_BUFFERS_MAX; n++)
         p->buffers[n] = (struct eg_buffer){.fd = -1};
 
-    int64_t start = (int64_t)eg_load_relaxed(&p->status->log_start), now = eg_now_ns();
+    int64_t start = eg_load_relaxed(&p->status->start_offset), now = eg_now_ns();
     uint64_t words[EG_RING_SEGMENTS_MAX];
     p->first = p->active = eg_load_relaxed(&p->status->start_seq);
     p->base[p->first % slots] = start;
@@ -178,6 +234,8 @@ int eg_partition_open(struct eg_daemon *d, struct eg_partition *p) {
     for (uint32_t i = 0; i < slots; i++)
         eg_store_release(&p->ring->slot[i].word, words[i]);
     p->tail = EG_SEGMENT_DATA;
+    if (p->archive != NULL)
+        eg_archive_begin(p);
     eg_slots_wake(d, p);
     return EAGRE_OK;
 }
@@ -336,15 +394,21 @@ int eg_partition_take(struct eg_daemon *d, struct eg_topic *t, uint32_t number, 
         rc = eg_meta_mark_get(d->meta, uid, &p->mark);
     if (rc == EAGRE_OK)
         rc = take_index(d, p, p->status->index);
+    bool opened = true; /* else: never, or cut off before anybody got a buffer */
+    for (uint32_t i = 0; i < slots; i++)
+        opened &= eg_load_relaxed(&p->status->slot[i]) != 0;
+    if (rc == EAGRE_OK && is_on_disk(t)) {
+        struct eg_recovered found = {0};
+        rc = opened ? open_archive(d, p, false, &found) : note_start(d, p, true);
+        if (rc != EAGRE_OK)
+            d->topics->by_index[p->index] = NULL;
+    }
     if (rc != EAGRE_OK) {
         free(p);
         return rc;
     }
     *out = p;
-    bool opened = true;
-    for (uint32_t i = 0; i < slots; i++)
-        opened &= eg_load_relaxed(&p->status->slot[i]) != 0;
-    if (!opened) { /* never, or cut off before anybody got a buffer */
+    if (!opened) {
         for (uint32_t i = 0; i < slots; i++)
             eg_store_relaxed(&p->status->slot[i], 0);
         for (uint32_t n = 0; n < EG_BUFFERS_MAX; n++)
@@ -354,6 +418,7 @@ int eg_partition_take(struct eg_daemon *d, struct eg_topic *t, uint32_t number, 
     p->buffers = malloc(EG_BUFFERS_MAX * sizeof(*p->buffers));
     if (p->buffers == NULL) {
         d->topics->by_index[p->index] = NULL;
+        eg_archive_close(d, p);
         free(p);
         return eg_error_set(EAGRE_E_NO_MEMORY, "topic '%s': no memory for partition %u",
                             eg_topic_name(t), number);
@@ -361,5 +426,7 @@ int eg_partition_take(struct eg_daemon *d, struct eg_topic *t, uint32_t number, 
     take_buffers(d, p, slots);
     if (!eg_partition_failed(p) && !take_ring(p, slots))
         eg_partition_fail(p, "what the daemon noted and what the ring says cannot both be");
+    if (p->archive != NULL)
+        eg_archive_begin(p);
     return EAGRE_OK;
 }

@@ -31,6 +31,11 @@ struct eg_place {
 
 struct eg_partition {
     struct eg_topic *topic;
+    struct eg_archive *archive; /* archive.h; NULL: storage=memory */
+    bool removing;              /* retention.c, as the next ones */
+    int64_t began_ns;           /* when began_seq, the active one, was first seen to hold something; 0: it does not */
+    uint64_t began_seq;
+    uint64_t noted_seq, noted_at;
     uint32_t number;
     uint32_t uid;
     uint32_t index;
@@ -141,6 +146,8 @@ void eg_buffer_use(struct eg_partition *p, uint32_t number, enum eg_buffer_use u
 int eg_partition_mark_ahead(struct eg_daemon *d, struct eg_partition *p, uint64_t seq);
 /* Close the log for good and find its exact end (clean stop). False: not known, the mark stays as it is. */
 bool eg_partition_seal(struct eg_daemon *d, struct eg_partition *p, struct eg_meta_mark *mark);
+/* End the active segment and open the next one, as a producer that finds no room would; if the next slot is READY. */
+void eg_partition_roll(struct eg_daemon *d, struct eg_partition *p);
 /* One behind the last offset that is taken, as far as some thousand frames tell; p->end_found: it is that. If not,
  * call it again: it goes on from there. */
 int64_t eg_partition_end(struct eg_partition *p);

@@ -8,6 +8,8 @@
 #include "placement.h"
 #include "sys/errbuf.h"
 
+#define RETENTION_DISK_MS INT64_C(604800000) /* as Kafka */
+
 enum type { NUMBER, SIZE, CHOICE, NUMA, ACCESS };
 
 static const struct row {
@@ -67,24 +69,24 @@ static const struct row {
     [EG_SET_STORAGE] = {"storage",
                         CHOICE,
                         false,
-                        "memory",
+                        "disk",
                         NULL,
                         0,
                         0,
                         0,
                         {"disk", "memory"},
-                        "Where records are kept. disk is not supported by this version."},
-    [EG_SET_RETENTION_MS] =
-        {"retention.ms",
-         NUMBER,
-         true,
-         "-1",
-         NULL,
-         -1,
-         INT64_MAX / 1000000,
-         0,
-         {0},
-         "A full segment is let go when its last record is older. -1: no limit."},
+                        "disk: in log files, too; they survive the host, and retention decides how long they "
+                        "stay. memory: in the ring alone."},
+    [EG_SET_RETENTION_MS] = {"retention.ms",
+                             NUMBER,
+                             true,
+                             NULL,
+                             "604800000 (7 days) with storage=disk, -1 with storage=memory",
+                             -1,
+                             INT64_MAX / 1000000,
+                             0,
+                             {0},
+                             "A full segment is let go when its last record is older. -1: no limit."},
     [EG_SET_RETENTION_BYTES] = {"retention.bytes",
                                 SIZE,
                                 true,
@@ -95,7 +97,38 @@ static const struct row {
                                 0,
                                 {0},
                                 "A partition lets its oldest segment go when the others hold as "
-                                "much. -1: when it needs the room."},
+                                "much. -1: no limit; storage=memory: when it needs the room."},
+    [EG_SET_SEGMENT_MS] = {"segment.ms",
+                           NUMBER,
+                           true,
+                           "604800000",
+                           NULL,
+                           -1,
+                           INT64_MAX / 1000000,
+                           0,
+                           {0},
+                           "The active segment of a partition with storage=disk is closed when its first record is "
+                           "older, or when retention.ms is over for it; not with writers=single. -1: when it is full."},
+    [EG_SET_FLUSH_MS] = {"flush.ms",
+                         NUMBER,
+                         true,
+                         "1000",
+                         NULL,
+                         1,
+                         86400000,
+                         0,
+                         {0},
+                         "How long a record may be in memory only. Who waits for it is not made to wait so long."},
+    [EG_SET_FLUSH_BYTES] = {"flush.bytes",
+                            SIZE,
+                            true,
+                            "16777216",
+                            NULL,
+                            4096,
+                            INT64_MAX,
+                            0,
+                            {0},
+                            "How much may be written and not flushed to disk yet."},
     [EG_SET_MAX_MESSAGE_BYTES] = {"max.message.bytes",
                                   SIZE,
                                   true,
@@ -330,11 +363,6 @@ int eg_settings_set(struct eg_settings *s, const char *topic, const char *name, 
     for (size_t i = 0; i < EG_SET_COUNT; i++) {
         if (strcmp(table[i].name, name) != 0)
             continue;
-        if (i == EG_SET_STORAGE && strcmp(value, "disk") == 0)
-            return eg_error_set(
-                EAGRE_E_UNSUPPORTED,
-                "topic '%s': storage=disk: not supported by this version; use storage=memory",
-                topic);
         int rc = parse(s, i, topic, value, strict);
         if (rc == EAGRE_OK)
             s->given[i] = true;
@@ -373,6 +401,8 @@ int eg_settings_finish(struct eg_settings *s, const char *topic) {
             ": a record and its header of %u bytes take at most an eighth of segment.bytes=%s",
             topic, s->v[EG_SET_MAX_MESSAGE_BYTES], largest, EG_FRAME_HEADER,
             eg_print_size((uint64_t)segment, seg, sizeof(seg)));
+    if (!s->given[EG_SET_RETENTION_MS])
+        s->v[EG_SET_RETENTION_MS] = s->v[EG_SET_STORAGE] == EG_STORAGE_DISK ? RETENTION_DISK_MS : -1;
     if (!s->given[EG_SET_PINNED_BYTES_MAX])
         s->v[EG_SET_PINNED_BYTES_MAX] = 2 * segment;
     if (s->v[EG_SET_HUGEPAGES] == EG_HUGEPAGES_HUGETLB) {

@@ -19,7 +19,10 @@ enum eg_setting {
     EG_SET_RECORD_ALIGNMENT, /* bytes */
     EG_SET_STORAGE,          /* enum eg_storage */
     EG_SET_RETENTION_MS,     /* -1: no limit */
-    EG_SET_RETENTION_BYTES,  /* -1: what the ring holds */
+    EG_SET_RETENTION_BYTES,  /* -1: no limit; storage=memory: what the ring holds */
+    EG_SET_SEGMENT_MS,       /* -1: no limit */
+    EG_SET_FLUSH_MS,
+    EG_SET_FLUSH_BYTES,
     EG_SET_MAX_MESSAGE_BYTES,
     EG_SET_TIMESTAMP_PRECISION, /* enum eg_precision */
     EG_SET_WRITERS,             /* enum eg_writers */

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "archive.h"
 #include "clients.h"
 #include "sys/atomic.h"
 #include "sys/clock.h"
@@ -228,7 +229,7 @@ static bool needs_slot(const struct eg_partition *p) {
 /* May it go, because of retention? */
 static bool is_expired(const struct eg_partition *p, int64_t *due) {
     const struct eg_settings *s = &p->topic->settings;
-    if (p->first >= p->active)
+    if (p->first >= p->active || p->archive != NULL) /* then files expire, not slots */
         return false;
     int64_t bytes = s->v[EG_SET_RETENTION_BYTES], ms = s->v[EG_SET_RETENTION_MS];
     uint64_t others = (p->active - p->first - 1) * eg_partition_capacity(p) + p->tail;
@@ -244,13 +245,21 @@ static bool is_expired(const struct eg_partition *p, int64_t *due) {
     return rest_ns <= 0;
 }
 
+/* Is the oldest segment to go now? What is not on disk yet stays: producers wait for the disk then. */
+static bool may_retire(const struct eg_partition *p, int64_t *due) {
+    return p->retire == EG_RETIRE_NOT && p->first < p->active &&
+           (p->archive == NULL || eg_archive_has(p, p->first)) && (needs_slot(p) || is_expired(p, due));
+}
+
+static int64_t earlier(int64_t a, int64_t b) { return a < b ? a : b; }
+
 static void retire_mark(struct eg_partition *p) {
     uint64_t seq = p->first;
     uint32_t i = slot_of(p, seq), n = buffer_of(p, seq);
     uint64_t word = eg_slot_make(seq, n, EG_SLOT_OPEN);
     uint64_t start = (uint64_t)p->base[slot_of(p, seq + 1)];
     /* Release: a reader that finds the slot gone learns from it where the log begins now. */
-    if (eg_load_relaxed(&p->status->log_start) < start)
+    if (p->archive == NULL && eg_load_relaxed(&p->status->log_start) < start)
         eg_store_release(&p->status->log_start, start);
     eg_store_release(&p->status->slot[i], eg_slot_make(seq, n, EG_SLOT_RETIRING));
     if (!eg_cas_acq_rel(&p->ring->slot[i].word, &word, eg_slot_make(seq, n, EG_SLOT_RETIRING))) {
@@ -405,8 +414,10 @@ int64_t eg_slots_work(struct eg_daemon *d, struct eg_partition *p, int64_t now) 
         return INT64_MAX;
     int64_t due = INT64_MAX;
     bool more = false;
-    if (p->retire == EG_RETIRE_NOT && p->first < p->active &&
-        (needs_slot(p) || is_expired(p, &due)))
+    int64_t archive_due = p->archive != NULL ? eg_archive_work(d, p, now) : INT64_MAX;
+    if (eg_partition_failed(p))
+        return INT64_MAX;
+    if (may_retire(p, &due))
         retire_mark(p);
     if (p->retire != EG_RETIRE_NOT && !eg_partition_failed(p))
         more = retire_step(d, p, now);
@@ -420,20 +431,19 @@ int64_t eg_slots_work(struct eg_daemon *d, struct eg_partition *p, int64_t now) 
     if (!more)
         more = clean(d, p);
     /* The next may be due, too. */
-    if (more || (p->retire == EG_RETIRE_NOT && p->first < p->active &&
-                 (needs_slot(p) || is_expired(p, &due))))
+    if (more || archive_due == 0 || may_retire(p, &due))
         return 0;
     if (now < p->awake_until)
-        return now + POLL_NS;
+        return earlier(now + POLL_NS, archive_due);
     p->written = 0;
     p->turn_ns = INT64_MAX;
     if (p->retire != EG_RETIRE_NOT)
-        return now + (needs_slot(p) ? HELD_NS : DETACHED_NS);
+        return earlier(now + (needs_slot(p) ? HELD_NS : DETACHED_NS), archive_due);
     if (p->detached > 0)
-        return now + DETACHED_NS;
+        return earlier(now + DETACHED_NS, archive_due);
     for (uint32_t n; (n = find_use(p, EG_BUFFER_SPARE)) != EG_NO_BUFFER;)
         free_buffer(d, p, n);
-    return INT64_MAX;
+    return archive_due;
 }
 
 /* ---- the service --------------------------------------------------------------------------------- */

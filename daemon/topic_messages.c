@@ -178,11 +178,13 @@ static void encode_partition(struct eg_enc *out, const struct eg_partition *p, i
     eg_enc_i64(out, stall.offset);
     eg_enc_u32(out, (uint32_t)stall.pid);
     eg_enc_u64(out, (uint64_t)stall.ms);
+    eg_enc_i64(out, p->archive != NULL ? (int64_t)eg_load_relaxed(&p->status->durable_end) : -1);
+    eg_enc_u8(out, (uint8_t)eg_load_relaxed(&p->status->disk));
 }
 
 int eg_handle_PARTITIONS(struct eg_daemon *d, struct eg_session *s, struct eg_dec *in,
                          struct eg_reply *r) {
-    enum { ENTRY = 4 * 3 + 8 * 8, SLICE_NS = 200 * EG_NS_PER_US };
+    enum { ENTRY = 4 * 3 + 8 * 9 + 1, SLICE_NS = 200 * EG_NS_PER_US };
     char name[NAME_CAP];
     struct eg_topic *t = NULL;
     (void)s;
@@ -286,11 +288,11 @@ int eg_handle_OPEN(struct eg_daemon *d, struct eg_session *s, struct eg_dec *in,
 }
 
 /* The partition, if the client was granted the role on its topic. */
-static int find_granted(struct eg_daemon *d, const struct eg_session *s, uint8_t role, uint32_t uid,
-                        uint32_t number, struct eg_partition **out) {
+int eg_find_granted(struct eg_daemon *d, const struct eg_session *s, uint8_t role, uint32_t uid,
+                    uint32_t number, struct eg_partition **out) {
     struct eg_topic *t = uid != 0 ? eg_topic_by_uid(d, uid) : NULL;
     if (s->client == NULL)
-        return eg_error_set(EAGRE_E_STATE, "BUFFERS before ATTACH");
+        return eg_error_set(EAGRE_E_STATE, "a request for a partition before ATTACH");
     if (t == NULL)
         return eg_error_set(EAGRE_E_TOPIC_DELETED, "there is no topic with id %u (any more)", uid);
     const struct eg_grant *g = eg_client_grant(s->client, uid);
@@ -335,7 +337,7 @@ int eg_handle_BUFFERS(struct eg_daemon *d, struct eg_session *s, struct eg_dec *
     if (!eg_dec_end(in) || !is_role(role))
         return malformed("BUFFERS");
     bool producer = role == EG_ROLE_PRODUCER;
-    int rc = find_granted(d, s, role, uid, number, &p);
+    int rc = eg_find_granted(d, s, role, uid, number, &p);
     if (rc != EAGRE_OK)
         return rc;
     if (producer)

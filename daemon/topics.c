@@ -5,9 +5,12 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "archive.h"
 #include "clients.h"
 #include "parse.h"
 #include "partition.h"
+#include "recover.h"
+#include "retention.h"
 #include "slots.h"
 #include "sys/atomic.h"
 #include "sys/errbuf.h"
@@ -192,6 +195,11 @@ static int apply(struct eg_settings *s, const char *name, const struct eg_change
     return rc == EAGRE_OK ? eg_settings_finish(s, name) : rc;
 }
 
+struct eg_partition *eg_topics_partition_by_uid(struct eg_daemon *d, uint32_t topic_uid, uint32_t number) {
+    struct eg_topic *t = eg_topic_by_uid(d, topic_uid);
+    return t != NULL && number < t->partitions ? t->part[number] : NULL;
+}
+
 int eg_topic_find(struct eg_daemon *d, const char *name, struct eg_topic **out) {
     int rc = eg_topic_name_check(name);
     if (rc != EAGRE_OK)
@@ -203,7 +211,7 @@ int eg_topic_find(struct eg_daemon *d, const char *name, struct eg_topic **out) 
     return EAGRE_OK;
 }
 
-static int find_for_admin(struct eg_daemon *d, const struct eg_peer *peer, const char *name,
+int eg_topic_find_for_admin(struct eg_daemon *d, const struct eg_peer *peer, const char *name,
                           struct eg_topic **out) {
     struct eg_topic *t = NULL;
     int rc = eg_topic_find(d, name, &t);
@@ -308,7 +316,7 @@ static void settings_changed(struct eg_daemon *d, struct eg_topic *t) {
 int eg_topic_alter(struct eg_daemon *d, const struct eg_peer *peer, const char *name,
                    const struct eg_change *changes, size_t count) {
     struct eg_topic *t = NULL;
-    int rc = find_for_admin(d, peer, name, &t);
+    int rc = eg_topic_find_for_admin(d, peer, name, &t);
     if (rc != EAGRE_OK)
         return rc;
     struct eg_settings to = t->settings;
@@ -344,7 +352,7 @@ int eg_topic_alter(struct eg_daemon *d, const struct eg_peer *peer, const char *
 
 int eg_topic_delete(struct eg_daemon *d, const struct eg_peer *peer, const char *name) {
     struct eg_topic *t = NULL;
-    int rc = find_for_admin(d, peer, name, &t);
+    int rc = eg_topic_find_for_admin(d, peer, name, &t);
     if (rc == EAGRE_OK)
         rc = eg_meta_topic_delete(d->meta, &t->meta);
     if (rc != EAGRE_OK)
@@ -358,7 +366,11 @@ int eg_topic_delete(struct eg_daemon *d, const struct eg_peer *peer, const char 
     eg_clients_forget_topic(d, t);
     list_remove(d, t);
     eg_log_info("topic '%s' deleted by user %u", name, (unsigned)peer->uid);
+    uint32_t uid = t->meta.uid;
+    bool disk = t->settings.v[EG_SET_STORAGE] == EG_STORAGE_DISK;
     topic_free(d, t, true);
+    if (disk)
+        eg_retention_forget_topic(d, uid);
     return EAGRE_OK;
 }
 
@@ -429,9 +441,12 @@ static int start(struct eg_daemon *d) {
         return eg_error_set(EAGRE_E_NO_MEMORY, "no memory for the topics");
     int rc = eg_clients_open(d, &d->clients_lost);
     if (rc == EAGRE_OK)
+        rc = eg_recover_all(d);
+    if (rc == EAGRE_OK)
         rc = eg_meta_topics(d->meta, recover, d);
     for (size_t i = 0; rc == EAGRE_OK && i < d->topics->count; i++)
         rc = complete(d, d->topics->list[i]);
+    eg_recover_free(d);
     if (rc != EAGRE_OK) {
         free_all(d);
         return rc;
@@ -440,10 +455,12 @@ static int start(struct eg_daemon *d) {
     return EAGRE_OK;
 }
 
-/* Clean stop: every log is closed at an exact end, where it will go on with new memory. */
+/* Clean stop: every log is closed at an exact end, where it will go on with new memory; what is to be on disk is
+ * brought there. */
 static void seal_all(struct eg_daemon *d) {
     struct eg_meta_mark *marks = malloc((d->figures.partitions + 1) * sizeof(*marks));
-    size_t count = 0;
+    struct eg_partition **sealed = malloc((d->figures.partitions + 1) * sizeof(struct eg_partition *));
+    size_t count = 0, good = 0;
     /* First of all: a successor, should we be killed on the way, must not go on with a ring that is half
      * closed (bus.c); and who meets a closed slot must know why. Release; partner: clients' acquire. */
     eg_store_release(&d->bus->state, EG_BUS_STOPPED);
@@ -451,13 +468,27 @@ static void seal_all(struct eg_daemon *d) {
     for (size_t i = 0; i < d->topics->count; i++) {
         struct eg_topic *t = d->topics->list[i];
         for (uint32_t k = 0; k < t->partitions; k++) {
-            if (marks != NULL && eg_partition_seal(d, t->part[k], &marks[count]))
-                count++;
+            if (marks != NULL && sealed != NULL && eg_partition_seal(d, t->part[k], &marks[count]))
+                sealed[count++] = t->part[k];
         }
     }
-    if (count > 0 && eg_meta_marks_put(d->meta, marks, count) != EAGRE_OK)
+    for (size_t i = 0; i < count; i++) /* all at once, and then each to its end */
+        if (sealed[i]->archive != NULL && sealed[i]->buffers != NULL)
+            eg_archive_hurry(d, sealed[i]);
+    for (size_t i = 0; i < count; i++) {
+        struct eg_partition *p = sealed[i];
+        if (p->archive != NULL && p->buffers != NULL && !eg_archive_finish(d, p))
+            eg_log_error("topic '%s' partition %u: not all of it could be brought to disk: records may be lost, and "
+                         "offsets skip ahead at the next start",
+                         eg_topic_name(p->topic), p->number);
+        else
+            marks[good++] = marks[i];
+    }
+    eg_retention_note(d);
+    if (good > 0 && eg_meta_marks_put(d->meta, marks, good) != EAGRE_OK)
         eg_log_error("offsets will skip ahead at the next start: %s", eg_error_text());
     free(marks);
+    free(sealed);
     EG_FAULT("stop.sealed");
     for (size_t i = 0; i < d->topics->count; i++)
         for (uint32_t k = 0; k < d->topics->list[i]->partitions; k++)

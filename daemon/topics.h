@@ -58,9 +58,13 @@ struct eg_topics {
 struct eg_topic *eg_topic_by_name(struct eg_daemon *d, const char *name);
 /* The same for a name from outside: checked. A bad name's error, or EAGRE_E_UNKNOWN_TOPIC. */
 int eg_topic_find(struct eg_daemon *d, const char *name, struct eg_topic **out);
+/* Likewise, if the peer may administer it: EAGRE_E_PERMISSION. */
+int eg_topic_find_for_admin(struct eg_daemon *d, const struct eg_peer *peer, const char *name, struct eg_topic **out);
 /* Where in the list the names behind this one begin. */
 size_t eg_topic_place_after(struct eg_daemon *d, const char *name);
 struct eg_topic *eg_topic_by_uid(struct eg_daemon *d, uint32_t uid);
+/* NULL: there is none (any more). */
+struct eg_partition *eg_topics_partition_by_uid(struct eg_daemon *d, uint32_t topic_uid, uint32_t number);
 /* So many buffers of t more (or fewer) beyond those of its rings. */
 void eg_topic_count_extra(struct eg_daemon *d, struct eg_topic *t, int64_t buffers);
 static inline const char *eg_topic_name(const struct eg_topic *t) { return t->meta.name; }

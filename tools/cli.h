@@ -45,8 +45,17 @@ int cmd_topic_alter(struct cli *c, int argc, char **argv);
 int cmd_topic_delete(struct cli *c, int argc, char **argv);
 int cmd_topic_list(struct cli *c, int argc, char **argv);
 int cmd_topic_describe(struct cli *c, int argc, char **argv);
+int cmd_topic_trim(struct cli *c, int argc, char **argv);
+int cmd_topic_resume(struct cli *c, int argc, char **argv);
 int cmd_produce(struct cli *c, int argc, char **argv);
 int cmd_consume(struct cli *c, int argc, char **argv);
+int cmd_replay(struct cli *c, int argc, char **argv);
+int cmd_export(struct cli *c, int argc, char **argv);
+int cmd_import(struct cli *c, int argc, char **argv);
+int cmd_log_inspect(struct cli *c, int argc, char **argv);
+int cmd_log_dump(struct cli *c, int argc, char **argv);
+int cmd_log_verify(struct cli *c, int argc, char **argv);
+int cmd_log_repair(struct cli *c, int argc, char **argv);
 
 /* Long options: those of the command first, then these. */
 #define CLI_OPTION_SOCKET 1000

@@ -11,15 +11,18 @@
 #include "format.h"
 #include "output.h"
 #include "progress.h"
+#include "sys/clock.h"
+#include "times.h"
 
 #define POLL_MAX 512
 #define WAIT_MS 100 /* how long a signal may wait to be noticed */
 #define PARTITIONS_MAX 1024
+#define OPTION_ISOLATION 1
 
 struct source {
     const char *topic;
     int32_t partition;
-    bool done; /* -e: its end has been reached */
+    bool done; /* -e: its end has been reached; e@: and it is not later than that */
 };
 
 struct run {
@@ -29,6 +32,9 @@ struct run {
     size_t only_count;
     int64_t offset; /* EAGRE_OFFSET_*, or 0 .. */
     int64_t tail;   /* -N; -1: not asked for */
+    int64_t from;   /* s@TIME; -1: not asked for */
+    int64_t until;  /* e@TIME; INT64_MAX: not asked for */
+    eagre_isolation_t isolation;
     bool stop_at_end;
     bool json;
     bool unbuffered;
@@ -55,6 +61,8 @@ static void on_signal(int number) { caught = number; }
 /* ---- where to begin --------------------------------------------------------------------------------- */
 
 static int position(struct run *r, const struct source *s) {
+    if (r->from >= 0)
+        return eagre_consumer_seek_time(r->consumer, s->topic, s->partition, r->from);
     if (r->tail >= 0)
         return eagre_consumer_seek_tail(r->consumer, s->topic, s->partition, r->tail);
     return eagre_consumer_seek(r->consumer, s->topic, s->partition, r->offset);
@@ -125,6 +133,23 @@ static int find_way_back(struct run *r, size_t *found) {
 
 /* ---- the loop ------------------------------------------------------------------------------------------ */
 
+/* e@TIME: how many of these come before; with the first that does not, its partition is done. */
+static size_t cut(struct run *r, size_t n) {
+    const eagre_record_t *of = &r->records[0];
+    size_t k = 0;
+    while (k < n && r->records[k].timestamp_ns < r->until)
+        k++;
+    for (size_t i = 0; k < n && i < r->source_count; i++) {
+        struct source *s = &r->sources[i];
+        if (s->done || s->partition != of->partition || strcmp(s->topic, of->topic) != 0)
+            continue;
+        s->done = true;
+        r->undone--;
+        eagre_consumer_pause(r->consumer, s->topic, s->partition);
+    }
+    return k;
+}
+
 static void print(struct run *r, size_t n) {
     for (size_t i = 0; i < n; i++) {
         if (r->json) {
@@ -161,11 +186,11 @@ static int look_for_end(struct run *r, const eagre_record_t *of) {
 
 static int consume(struct run *r) {
     size_t lost;
-    int rc = r->offset >= 0 && r->tail < 0 ? find_way_back(r, &lost) : EAGRE_OK; /* -o OFFSET */
+    int rc = r->offset >= 0 && r->tail < 0 && r->from < 0 ? find_way_back(r, &lost) : EAGRE_OK; /* -o OFFSET */
     int32_t wait_ms = 0;
     if (rc == EAGRE_OK && r->stop_at_end)
         rc = look_for_end(r, NULL);
-    while (rc == EAGRE_OK && !caught && !(r->stop_at_end && r->undone == 0)) {
+    while (rc == EAGRE_OK && !caught && r->undone > 0) {
         size_t max = POLL_MAX;
         size_t n = 0;
         if (r->count > 0 && r->count - r->printed < max)
@@ -174,7 +199,7 @@ static int consume(struct run *r) {
             break;
         rc = eagre_consumer_poll(r->consumer, r->records, max, wait_ms, &n);
         if (n > 0) {
-            print(r, n);
+            print(r, cut(r, n));
             wait_ms = 0;
         } else if (wait_ms == 0) {
             /* Nothing at hand: let out what there is before we wait. */
@@ -189,7 +214,7 @@ static int consume(struct run *r) {
         /* Without a daemon the ring may still bring records, and it may come back. */
         if (rc == EAGRE_E_NO_DAEMON || rc == EAGRE_E_TIMED_OUT)
             rc = EAGRE_OK;
-        if (rc == EAGRE_OK && r->stop_at_end)
+        if (rc == EAGRE_OK && (r->stop_at_end || (n == 0 && eg_now_ns() >= r->until)))
             rc = look_for_end(r, n > 0 ? &r->records[0] : NULL);
         if (r->out.error != 0)
             break;
@@ -200,7 +225,13 @@ static int consume(struct run *r) {
 /* ---- the command --------------------------------------------------------------------------------------- */
 
 static void parse_offset(struct run *r, const char *text) {
-    r->tail = -1;
+    bool is_end = strncmp(text, "e@", 2) == 0;
+    if (text[0] == '@' || is_end || strncmp(text, "s@", 2) == 0) {
+        int64_t at = cli_time(r->c, "-o", text + (text[0] == '@' ? 0 : 1));
+        *(is_end ? &r->until : &r->from) = at;
+        return;
+    }
+    r->tail = r->from = -1;
     if (strcmp(text, "beginning") == 0 || strcmp(text, "earliest") == 0)
         r->offset = EAGRE_OFFSET_BEGINNING;
     else if (strcmp(text, "end") == 0 || strcmp(text, "latest") == 0)
@@ -208,7 +239,13 @@ static void parse_offset(struct run *r, const char *text) {
     else if (text[0] == '-')
         r->tail = cli_number(r->c, "-o -", text + 1, 0, INT64_MAX);
     else
-        r->offset = cli_number(r->c, "-o (beginning, end, OFFSET or -N)", text, 0, INT64_MAX);
+        r->offset = cli_number(r->c, "-o (beginning, end, OFFSET, -N, @TIME or e@TIME)", text, 0, INT64_MAX);
+}
+
+static void parse_isolation(struct run *r, const char *text) {
+    if (strcmp(text, "published") != 0 && strcmp(text, "durable") != 0)
+        cli_usage(r->c, "--isolation is published or durable, not '%s'", text);
+    r->isolation = text[0] == 'd' ? EAGRE_ISOLATION_DURABLE : EAGRE_ISOLATION_PUBLISHED;
 }
 
 static void parse(struct cli *c, int argc, char **argv, struct run *r) {
@@ -216,13 +253,15 @@ static void parse(struct cli *c, int argc, char **argv, struct run *r) {
                                           {"offset", required_argument, NULL, 'o'},
                                           {"count", required_argument, NULL, 'c'},
                                           {"quiet", no_argument, NULL, 'q'},
+                                          {"isolation", required_argument, NULL, OPTION_ISOLATION},
                                           CLI_COMMON_OPTIONS};
     char *format = NULL;
     char *key_delimiter = NULL;
     size_t key_len = 0;
     r->c = c;
     r->offset = EAGRE_OFFSET_BEGINNING;
-    r->tail = -1;
+    r->tail = r->from = -1;
+    r->until = INT64_MAX;
     r->delimiter = "\n";
     r->delimiter_len = 1;
     for (int opt; (opt = cli_getopt(c, argc, argv, ":hp:o:ec:f:JK:D:Zuq", longs)) != -1;) {
@@ -261,6 +300,9 @@ static void parse(struct cli *c, int argc, char **argv, struct run *r) {
         case 'u':
             r->unbuffered = true;
             break;
+        case OPTION_ISOLATION:
+            parse_isolation(r, optarg);
+            break;
         default:
             r->quiet = true;
         }
@@ -282,6 +324,7 @@ static void parse(struct cli *c, int argc, char **argv, struct run *r) {
 static int run(struct run *r, eagre_t *e, int argc, char **argv) {
     eagre_consumer_options_t options = EAGRE_CONSUMER_OPTIONS_INIT;
     options.auto_offset_reset = EAGRE_RESET_NONE; /* nothing is skipped without a word */
+    options.isolation = r->isolation;
     int rc = eagre_consumer_open(e, &options, &r->consumer);
     for (int i = optind; i < argc && rc == EAGRE_OK; i++)
         rc = assign(r, argv[i]);

@@ -8,14 +8,13 @@
 #include <unistd.h>
 
 #include "cli.h"
-#include "eagre/producer.h"
 #include "input.h"
 #include "output.h"
 #include "progress.h"
+#include "send.h"
 
-#define BATCH_MAX 512
-#define BATCH_BYTES_MAX (256u << 10)
 #define HEADERS_MAX 64
+#define OPTION_ACKS 1
 
 struct options {
     int32_t partition;
@@ -28,20 +27,19 @@ struct options {
     size_t header_count;
     bool empty_is_null;
     bool quiet;
+    eagre_acks_t acks;
     uint64_t count; /* 0: no limit */
 };
 
 struct run {
     const struct cli *c;
     struct options o;
-    eagre_producer_t *p;
+    struct sender to;
     struct input in;
     struct progress progress;
     const char *file;
     uint64_t line;  /* of file, the last one read */
     uint64_t taken; /* records made of lines, sent or in the batch */
-    uint64_t sent;
-    size_t batch_bytes; /* what a batch may have: smaller where segments are */
     size_t batch_count;
     eagre_message_t batch[BATCH_MAX];
     uint64_t lines[BATCH_MAX];
@@ -49,54 +47,22 @@ struct run {
 
 /* ---- sending --------------------------------------------------------------------------------------- */
 
-static size_t size_of(const eagre_message_t *m) { return m->key_len + m->value_len + 64; }
-
-static int refused(const struct run *r, size_t first, size_t n, int rc) {
+static void refused(const struct run *r, int rc) {
+    size_t first = r->to.first, n = r->to.count;
     const char *detail = eagre_error_detail();
     char span[32] = "";
     if (n > 1)
         snprintf(span, sizeof(span), " to %" PRIu64, r->lines[first + n - 1]);
     cli_error(r->c, "%s: %" PRIu64 "%s: %s", r->file, r->lines[first], span,
               detail[0] != '\0' ? detail : eagre_status_text(rc));
-    return rc;
-}
-
-/* Messages [first, first + n) of the batch, which go to one partition: as few units as they fit in. */
-static int send_run(struct run *r, size_t first, size_t n) {
-    int32_t partition = r->batch[first].partition;
-    while (n > 0) {
-        size_t k = 1;
-        size_t bytes = size_of(&r->batch[first]);
-        while (k < n && bytes + size_of(&r->batch[first + k]) <= r->batch_bytes)
-            bytes += size_of(&r->batch[first + k++]);
-        int rc = k == 1 ? eagre_produce(r->p, &r->batch[first], NULL, NULL)
-                        : eagre_produce_batch(r->p, partition, &r->batch[first], k, NULL);
-        if (rc == EAGRE_E_RECORD_TOO_LARGE && k > 1) {
-            r->batch_bytes = bytes / 2; /* too large as a unit for this topic's segments */
-            continue;
-        }
-        if (rc != EAGRE_OK)
-            return refused(r, first, k, rc);
-        first += k;
-        n -= k;
-        r->sent += k;
-    }
-    return EAGRE_OK;
 }
 
 static int flush(struct run *r) {
-    size_t first = 0;
-    int rc = EAGRE_OK;
-    while (first < r->batch_count && rc == EAGRE_OK) {
-        size_t n = 1;
-        while (first + n < r->batch_count &&
-               r->batch[first + n].partition == r->batch[first].partition)
-            n++;
-        rc = send_run(r, first, n);
-        first += n;
-    }
+    int rc = send_messages(&r->to, r->batch, r->batch_count);
+    if (rc != EAGRE_OK)
+        refused(r, rc);
     r->batch_count = 0;
-    progress_show(&r->progress, r->sent);
+    progress_show(&r->progress, r->to.sent);
     return rc;
 }
 
@@ -134,7 +100,7 @@ static int take(struct run *r, char *line, size_t len) {
     }
     m.partition = o->partition;
     if (m.partition < 0 && m.key != NULL)
-        m.partition = eagre_partition_for_key(m.key, m.key_len, eagre_producer_partitions(r->p));
+        m.partition = eagre_partition_for_key(m.key, m.key_len, eagre_producer_partitions(r->to.p));
     r->lines[r->batch_count] = r->line;
     r->batch[r->batch_count++] = m;
     r->taken++;
@@ -190,7 +156,8 @@ static void parse(struct cli *c, int argc, char **argv, struct options *o) {
     static const struct option longs[] = {
         {"partition", required_argument, NULL, 'p'}, {"key", required_argument, NULL, 'k'},
         {"header", required_argument, NULL, 'H'},    {"count", required_argument, NULL, 'c'},
-        {"quiet", no_argument, NULL, 'q'},           CLI_COMMON_OPTIONS};
+        {"quiet", no_argument, NULL, 'q'},           {"acks", required_argument, NULL, OPTION_ACKS},
+        CLI_COMMON_OPTIONS};
     static char newline[] = "\n";
     *o = (struct options){
         .partition = EAGRE_PARTITION_ANY, .delimiter = newline, .delimiter_len = 1};
@@ -218,6 +185,9 @@ static void parse(struct cli *c, int argc, char **argv, struct options *o) {
             break;
         case 'c':
             o->count = (uint64_t)cli_number(c, "-c", optarg, 1, INT64_MAX);
+            break;
+        case OPTION_ACKS:
+            o->acks = send_acks(c, optarg);
             break;
         default:
             o->quiet = true;
@@ -247,19 +217,22 @@ static int send_named(struct run *r, const char *name) {
 
 int cmd_produce(struct cli *c, int argc, char **argv) {
     static struct run r; /* large */
+    eagre_producer_options_t options = EAGRE_PRODUCER_OPTIONS_INIT;
+    eagre_producer_t *p = NULL;
     eagre_t *e;
 
     r.c = c;
-    r.batch_bytes = BATCH_BYTES_MAX;
     parse(c, argc, argv, &r.o);
     const char *topic = argv[optind++];
     int code = cli_open(c, &e);
     if (code != CLI_OK)
         return code;
-    int rc = eagre_producer_open(e, topic, NULL, &r.p);
-    if (rc == EAGRE_OK && r.o.partition >= eagre_producer_partitions(r.p)) {
+    options.acks = r.o.acks;
+    int rc = eagre_producer_open(e, topic, &options, &p);
+    send_begin(&r.to, p);
+    if (rc == EAGRE_OK && r.o.partition >= eagre_producer_partitions(p)) {
         cli_error(c, "topic '%s' has no partition %" PRId32 ": it has %" PRId32 ", from 0", topic,
-                  r.o.partition, eagre_producer_partitions(r.p));
+                  r.o.partition, eagre_producer_partitions(p));
         code = CLI_NOT_FOUND;
     } else if (rc != EAGRE_OK) {
         code = cli_fail(c, rc);
@@ -271,11 +244,11 @@ int cmd_produce(struct cli *c, int argc, char **argv) {
             rc = send_named(&r, argv[i]);
         progress_end(&r.progress);
         if (rc != EAGRE_OK) {
-            cli_error(c, "stopped: %" PRIu64 " records were sent", r.sent);
+            cli_error(c, "stopped: %" PRIu64 " records were sent", r.to.sent);
             code = cli_exit_code(rc);
         }
     }
-    eagre_producer_close(r.p);
+    eagre_producer_close(p);
     eagre_close(e);
     input_free(&r.in);
     return code;

@@ -1,5 +1,6 @@
 /* eagre topic list, describe */
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -69,6 +70,10 @@ int cmd_topic_list(struct cli *c, int argc, char **argv) {
 
 static const char *state_name(int32_t state) { return state == 1 ? "active" : "error"; }
 
+static const char *disk_name(const eagre_partition_info_t *p) {
+    return p->durable_offset < 0 ? "none" : p->disk == 0 ? "ok" : p->disk == 1 ? "full" : "error";
+}
+
 static void describe_json(struct out *o, const eagre_topic_info_t *t) {
     out_text(o, "  {\"name\": ");
     json_text(o, t->name);
@@ -89,10 +94,12 @@ static void describe_json(struct out *o, const eagre_topic_info_t *t) {
             ", \"state\": \"%s\", \"log_start_offset\": %" PRId64 ", \"end_offset\": %" PRId64
             ", \"active_segment\": %" PRIu64 ", \"hot_segments\": %" PRIu64
             ", \"memory_bytes\": %" PRIu64 ", \"pinned_bytes\": %" PRIu64 ", \"stalled_offset\": %" PRId64
-            ", \"stalled_pid\": %" PRId32 ", \"stalled_ms\": %" PRId64 "}",
+            ", \"stalled_pid\": %" PRId32 ", \"stalled_ms\": %" PRId64 ", \"durable_offset\": %" PRId64
+            ", \"disk\": \"%s\"}",
             i == 0 ? "" : ",", p->partition, state_name(p->state), p->log_start_offset,
             p->end_offset, p->active_segment, p->hot_segments, p->memory_bytes, p->pinned_bytes,
-            p->stalled_offset, p->stalled_pid, p->stalled_ms);
+            p->stalled_offset, p->stalled_pid, p->stalled_ms, p->durable_offset,
+            disk_name(p));
     }
     out_text(o, "]}");
 }
@@ -106,14 +113,17 @@ static void describe_text(struct out *o, const eagre_topic_info_t *t) {
     for (size_t i = 0; i < t->setting_count; i++)
         out_printf(o, "  %-*s  %s%s\n", (int)width, t->settings[i].name, t->settings[i].value,
                    t->settings[i].is_default ? "  (default)" : "");
-    out_printf(o, "\n  %9s  %-6s  %14s  %14s  %8s  %14s  %14s\n", "PARTITION", "STATE", "START",
-               "END", "SEGMENTS", "MEMORY", "PINNED");
+    out_printf(o, "\n  %9s  %-6s  %14s  %14s  %14s  %-5s  %8s  %14s  %14s\n", "PARTITION", "STATE", "START",
+               "END", "DURABLE", "DISK", "SEGMENTS", "MEMORY", "PINNED");
     for (size_t i = 0; i < t->partition_count; i++) {
         const eagre_partition_info_t *p = &t->partitions[i];
+        char durable[24] = "-";
+        if (p->durable_offset >= 0)
+            snprintf(durable, sizeof(durable), "%" PRId64, p->durable_offset);
         out_printf(o,
-                   "  %9" PRId32 "  %-6s  %14" PRId64 "  %14" PRId64 "  %8" PRIu64 "  %14" PRIu64
+                   "  %9" PRId32 "  %-6s  %14" PRId64 "  %14" PRId64 "  %14s  %-5s  %8" PRIu64 "  %14" PRIu64
                    "  %14" PRIu64 "\n",
-                   p->partition, state_name(p->state), p->log_start_offset, p->end_offset,
+                   p->partition, state_name(p->state), p->log_start_offset, p->end_offset, durable, disk_name(p),
                    p->hot_segments, p->memory_bytes, p->pinned_bytes);
     }
     for (size_t i = 0; i < t->partition_count; i++) {

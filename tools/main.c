@@ -34,6 +34,16 @@ const struct cli_command cli_commands[] = {
      "  -p, --partitions N     the new number of partitions; it can only grow\n"
      "  -c, --config NAME=VALUE  a setting; repeatable\n"},
     {"topic delete", cmd_topic_delete, "NAME...", "delete topics and their records", ""},
+    {"topic trim", cmd_topic_trim, "NAME -p N --before OFFSET|end", "delete a partition's old records",
+     "The log of the partition begins at OFFSET from then on (Kafka's DeleteRecords); `end` is as far\n"
+     "as it is on disk. Files go when no record in them is left. storage=disk only.\n\n"
+     "  -p, --partition N\n"
+     "      --before OFFSET|end\n"},
+    {"topic resume", cmd_topic_resume, "NAME [-p N]", "go on after a failed write to disk",
+     "A partition whose log file could not be written or flushed acknowledges nothing as durable any\n"
+     "more. When the medium is sound: reads what was acknowledged again and writes the rest again\n"
+     "from memory. `eagre topic describe` and the daemon's log tell the outcome.\n\n"
+     "  -p, --partition N      this one (default: all that failed)\n"},
     {"produce", cmd_produce, "TOPIC [FILE]...", "send lines as records",
      "Sends each line of the files (or of standard input, which is also meant by '-') as one\n"
      "record. Empty lines are skipped. Stops at the first record that is refused and says how\n"
@@ -45,13 +55,17 @@ const struct cli_command cli_commands[] = {
      "  -H NAME=VALUE          a header of all records (NAME alone: a null value); repeatable\n"
      "  -Z                     empty lines, values and keys are sent as null\n"
      "  -c, --count N          stop after N records\n"
+     "      --acks memory|disk when a record counts as sent: when it can be read (default), or when\n"
+     "                         it is on disk and fsynced, too\n"
      "  -q                     no progress\n\n"
      "DELIM may have \\n \\r \\t \\\\ \\0 and \\xNN in it, and more than one byte.\n"},
     {"consume", cmd_consume, "TOPIC...", "print records",
      "Prints the records of the topics, and goes on with new ones until it is interrupted.\n\n"
      "  -p, --partition N      of this partition only; repeatable\n"
-     "  -o, --offset WHERE     beginning (default), end, OFFSET, or -N: N records before the\n"
-     "                         end of each partition\n"
+     "  -o, --offset WHERE     beginning (default), end, OFFSET, -N: N records before the end of\n"
+     "                         each partition, or @TIME (s@TIME): the first that is not older;\n"
+     "                         besides, e@TIME: stop before the first that is not older\n"
+     "      --isolation published|durable   durable: only what is on disk and fsynced\n"
      "  -e                     exit when the end of every partition has been reached\n"
      "  -c, --count N          exit after N records\n"
      "  -f FORMAT              how to print a record (see below)\n"
@@ -67,9 +81,59 @@ const struct cli_command cli_commands[] = {
      "  %K and %S    length of key and value in bytes, -1 for null\n"
      "  %R           %S as 4 bytes, big-endian     %%  a percent sign\n"
      "  \\n \\r \\t \\\\ \\0 \\xNN as in C\n\n"
+     "TIME: milliseconds since the epoch, -1h (ms, s, m, h, d) before now, or 2025-01-31T12:00:00Z\n"
+     "(without a zone: local).\n\n"
      "JSON: topic, partition, offset, tstype, ts (ms), ts_ns, headers (name, value, name, ... as\n"
      "kcat's), key and payload. What is not UTF-8 appears as key_base64, payload_base64, or\n"
      "{\"base64\": ...} in headers.\n"},
+    {"replay", cmd_replay, "TOPIC --to OTHER [OPTION]...", "send records again, at their pace",
+     "Copies the records that TOPIC has now to OTHER, which must exist: key, value, headers, timestamp\n"
+     "and partition, in the order of their timestamps, as far apart as those are.\n\n"
+     "      --to OTHER\n"
+     "      --speed X|max      X times as fast (default 1.0); max: as fast as it goes\n"
+     "      --from @TIME       from the first record that is not older\n"
+     "      --to-time @TIME    up to the first that is not older, which is not copied\n"
+     "      --acks memory|disk as for produce\n"
+     "  -q                     no progress\n\n"
+     "TIME as for consume.\n"},
+    {"export", cmd_export, "TOPIC [-p N]... FILE", "records to a portable file",
+     "Writes the records that the topic has now to FILE ('-': standard output), with all that they\n"
+     "have. eagre(1) describes the format.\n\n"
+     "  -p, --partition N      of this partition only; repeatable\n"
+     "  -q                     no progress\n"},
+    {"import", cmd_import, "TOPIC FILE", "records from a portable file",
+     "Appends the records of FILE ('-': standard input), as `eagre export` wrote them, to the same\n"
+     "partitions of the topic: key, value, headers and timestamp. Their offsets are new. Stops where\n"
+     "the file is damaged or cut off, and says how many records were sent before.\n\n"
+     "      --acks memory|disk as for produce\n"
+     "  -q                     no progress\n"},
+    {"log inspect", cmd_log_inspect, "PATH...|--keeper SOCKET [TOPIC-ID]... [--format text|json]",
+     "show log files, or the memory of a dead daemon",
+     "Works on files, with or without a daemon. PATH: a data directory, a topic's or a partition's\n"
+     "directory in it, or log files. A line a segment: its offsets, records, times and state.\n"
+     "Topics are known by their ids here: `eagre topic list --format json` tells them (uid).\n\n"
+     "      --keeper SOCKET    instead: what is in memory after a crash of the daemon that had this\n"
+     "                         socket, before another one starts; also claims that were left open.\n"
+     "                         TOPIC-ID: as t3, or t3/0 for its partition 0 (default: all)\n"
+     "      --format text|json\n"},
+    {"log dump", cmd_log_dump, "PATH...|--keeper SOCKET [TOPIC-ID]... [OPTION]...",
+     "print the records of log files, or of a dead daemon's memory",
+     "Works on files, with or without a daemon. Records behind damage are printed, too; what is\n"
+     "missing is said on standard error, and the exit code is 1 then.\n\n"
+     "      --keeper SOCKET    as for `eagre log inspect`\n"
+     "  -o, --offset OFFSET    from this offset on\n"
+     "  -c, --count N          stop after N records\n"
+     "  -f, -J, -K, -D, -Z     how to print them, as `eagre consume` does; the topic is its id\n"},
+    {"log verify", cmd_log_verify, "PATH...|--keeper SOCKET [TOPIC-ID]... [--format text|json]",
+     "check log files, or a dead daemon's memory",
+     "Works on files. Checks every record's CRC, that segments and offsets follow each other, and\n"
+     "that indexes lead to where they say. Exit code 0: all is well; 1: something is not.\n\n"
+     "      --keeper SOCKET    as for `eagre log inspect`\n"
+     "      --format text|json\n"},
+    {"log repair", cmd_log_repair, "PATH... [--yes]", "put log files right, with the daemon down",
+     "Makes indexes anew, cuts the tail that a crash tore, and puts damaged files aside (renamed to\n"
+     ".log.damaged). Says what it would do; --yes does it. Refuses where a daemon is at work.\n\n"
+     "      --yes              do it\n"},
     {NULL, NULL, NULL, NULL, NULL},
 };
 
@@ -255,7 +319,9 @@ int main(int argc, char **argv) {
     c.command = find_command(argc, argv, &words);
     if (c.command == NULL) {
         if (strcmp(argv[0], "topic") == 0)
-            cli_usage(&c, "topic: create, list, describe, alter or delete?");
+            cli_usage(&c, "topic: create, list, describe, alter, delete, trim or resume?");
+        if (strcmp(argv[0], "log") == 0)
+            cli_usage(&c, "log: inspect, dump, verify or repair?");
         cli_usage(&c, "there is no command '%s'", argv[0]);
     }
     optind = 0; /* glibc: begin anew, permuting */

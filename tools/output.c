@@ -37,6 +37,8 @@ bool out_flush(struct out *o) {
 }
 
 void out_bytes(struct out *o, const void *data, size_t n) {
+    if (n == 0)
+        return; /* data may be NULL */
     if (n > sizeof(o->buf) - o->used) {
         out_flush(o);
         if (n >= sizeof(o->buf)) {

@@ -16,8 +16,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "keeper.h"
 #include "sys/fdpass.h"
+#include "table.h"
 
 static struct eg_kept_table table;
 static int listener = -1, daemon_fd = -1;

@@ -10,8 +10,9 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "proto/keeper.h"
+
 #define EG_KEPT_MAX 65536u
-#define EG_KEPT_NAME 64u /* with its NUL */
 #define EG_KEPT_HEADS 4096u
 
 /* Entries are numbered from 1; 0 is "none". */

@@ -33,6 +33,20 @@ int eagre_topic_alter(eagre_t *e, const char *name, const eagre_setting_t *setti
 /* Delete a topic: its producers and consumers get EAGRE_E_TOPIC_DELETED. */
 int eagre_topic_delete(eagre_t *e, const char *name);
 
+/*
+ * Delete the records of a partition before an offset (Kafka's DeleteRecords); -1: all that is on disk by now.
+ * *log_start (may be NULL): where the log begins now. Files go when no record in them is left. storage=disk only
+ * (EAGRE_E_UNSUPPORTED). EAGRE_E_OFFSET_OUT_OF_RANGE: beyond what is on disk. EAGRE_E_UNKNOWN_PARTITION, _PERMISSION.
+ */
+int eagre_topic_trim(eagre_t *e, const char *name, int32_t partition, int64_t before, int64_t *log_start);
+
+/*
+ * A partition whose log file could not be written or flushed is tried again: what was acknowledged as durable is read
+ * again from the medium, the rest is written again from memory. Returns when that has begun; eagre_topic_describe
+ * and the daemon's log tell the outcome. EAGRE_E_STATE: there is no error; EAGRE_E_BUSY: try again.
+ */
+int eagre_topic_resume(eagre_t *e, const char *name, int32_t partition);
+
 typedef struct eagre_topic_setting {
     char name[48];
     char value[256];
@@ -52,6 +66,9 @@ typedef struct eagre_partition_info {
                                 living producer has begun and not published; -1: they do not */
     int32_t stalled_pid;     /* that producer; 0: nobody that the daemon can see */
     int64_t stalled_ms;      /* for so long */
+    int64_t durable_offset;  /* every record below is on disk and fsynced; -1: storage=memory */
+    int32_t disk;            /* 0: well; 1: full, tried again each second; 2: a write or flush failed, see
+                                eagre_topic_resume */
 } eagre_partition_info_t;
 
 typedef struct eagre_topic_info {

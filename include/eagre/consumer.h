@@ -31,16 +31,23 @@ typedef enum eagre_offset_reset {
     EAGRE_RESET_NONE = 2 /* poll returns EAGRE_E_OFFSET_OUT_OF_RANGE until a seek */
 } eagre_offset_reset_t;
 
+/* Kafka's isolation.level, for another danger: what a crash of the host could take back. */
+typedef enum eagre_isolation {
+    EAGRE_ISOLATION_PUBLISHED = 0, /* records at once */
+    EAGRE_ISOLATION_DURABLE = 1    /* only what is on disk and fsynced (storage=disk) */
+} eagre_isolation_t;
+
 typedef struct eagre_consumer_options {
     size_t size; /* sizeof: set by EAGRE_CONSUMER_OPTIONS_INIT */
     eagre_offset_reset_t auto_offset_reset; /* also where an assigned partition
                                                starts; NONE: nowhere, seek first */
     eagre_wait_t wait;
     int check_crcs; /* Kafka's check.crcs: verify each record's CRC32C before it is returned */
+    eagre_isolation_t isolation;
 } eagre_consumer_options_t;
 
 #define EAGRE_CONSUMER_OPTIONS_INIT \
-    { sizeof(eagre_consumer_options_t), EAGRE_RESET_LATEST, EAGRE_WAIT_SLEEP, 1 }
+    { sizeof(eagre_consumer_options_t), EAGRE_RESET_LATEST, EAGRE_WAIT_SLEEP, 1, EAGRE_ISOLATION_PUBLISHED }
 
 /* One record. Pointers lie in the log: read-only, valid until the next poll. */
 typedef struct eagre_record {
@@ -94,6 +101,12 @@ int eagre_consumer_seek(eagre_consumer_t *c, const char *topic, int32_t partitio
 
 /* Position n records before the present end (at the beginning if there are fewer). */
 int eagre_consumer_seek_tail(eagre_consumer_t *c, const char *topic, int32_t partition, int64_t n);
+
+/*
+ * Position at the first record whose timestamp is timestamp_ns or later (Kafka's offsetsForTimes); at the end if
+ * there is none. Within a segment by its index; O(log n) in the segments, whose timestamps should rise.
+ */
+int eagre_consumer_seek_time(eagre_consumer_t *c, const char *topic, int32_t partition, int64_t timestamp_ns);
 
 /* Offset of the next record that poll would return / first one in the log / one behind the last. */
 int eagre_consumer_position(eagre_consumer_t *c, const char *topic, int32_t partition, int64_t *offset);

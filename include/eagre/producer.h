@@ -8,8 +8,10 @@
  *                        eagre_producer_commit publishes it, eagre_producer_abort gives it up.
  *
  * A record that these calls acknowledged with EAGRE_OK is visible to every reader and survives the
- * death of this process and of the daemon (Kafka's acks, at the level that the topic's storage
- * gives). A topic has at most one open claim per producer handle.
+ * death of this process and of the daemon; with EAGRE_ACKS_DISK that of the host, too. With
+ * EAGRE_ACKS_DISK a call may fail after the record was published: partition and offset are set then, and
+ * EAGRE_E_TIMED_OUT, EAGRE_E_IO and (the instance ended meanwhile) EAGRE_E_NO_DAEMON mean that it is not known to be
+ * on disk (as in Kafka, producing it again may make it twice). A topic has at most one open claim per producer handle.
  */
 #ifndef EAGRE_PRODUCER_H
 #define EAGRE_PRODUCER_H
@@ -33,6 +35,12 @@ typedef enum eagre_partitioner {
     EAGRE_PARTITIONER_ROUND_ROBIN = 1  /* keys or not, one record after the other */
 } eagre_partitioner_t;
 
+/* When a call that produces returns (Kafka's acks). */
+typedef enum eagre_acks {
+    EAGRE_ACKS_MEMORY = 0, /* every reader can see it; it survives this process and the daemon, not the host */
+    EAGRE_ACKS_DISK = 1    /* it is on disk and fsynced, too: survives the host. storage=disk only */
+} eagre_acks_t;
+
 typedef struct eagre_producer_options {
     size_t size;                      /* sizeof: set by EAGRE_PRODUCER_OPTIONS_INIT */
     int32_t max_block_ms;             /* Kafka's max.block.ms: how long a call may wait for room in
@@ -41,10 +49,11 @@ typedef struct eagre_producer_options {
                                          was replaced; 0: never (EAGRE_E_WOULD_BLOCK); -1: for ever */
     eagre_wait_t wait;                /* how it waits */
     eagre_partitioner_t partitioner;
+    eagre_acks_t acks;
 } eagre_producer_options_t;
 
 #define EAGRE_PRODUCER_OPTIONS_INIT \
-    { sizeof(eagre_producer_options_t), 60000, EAGRE_WAIT_SLEEP, EAGRE_PARTITIONER_MURMUR2 }
+    { sizeof(eagre_producer_options_t), 60000, EAGRE_WAIT_SLEEP, EAGRE_PARTITIONER_MURMUR2, EAGRE_ACKS_MEMORY }
 
 /* A record to produce. Zero-initialise, then set what is needed. Nothing of it is kept. */
 typedef struct eagre_message {
@@ -62,7 +71,8 @@ typedef struct eagre_message {
 
 /*
  * A producer for one topic. options NULL: the defaults. The topic's name is copied.
- * EAGRE_E_UNKNOWN_TOPIC, EAGRE_E_PERMISSION (access.produce), EAGRE_E_BUSY (writers=single and
+ * EAGRE_E_UNKNOWN_TOPIC, EAGRE_E_PERMISSION (access.produce), EAGRE_E_UNSUPPORTED (acks=disk for a
+ * topic with storage=memory), EAGRE_E_BUSY (writers=single and
  * another producer has it: the detail names its pid), EAGRE_E_LIMIT, EAGRE_E_NO_DAEMON.
  */
 int eagre_producer_open(eagre_t *e, const char *topic, const eagre_producer_options_t *options,
@@ -76,7 +86,7 @@ int32_t eagre_producer_partitions(eagre_producer_t *p);
 
 /*
  * Append one record; *offset (may be NULL) is its offset within its partition, *partition (may be
- * NULL) where it went. On failure nothing was appended and both are untouched.
+ * NULL) where it went. On failure nothing was appended and both are untouched; but see EAGRE_ACKS_DISK above.
  * EAGRE_E_RECORD_TOO_LARGE: over max.message.bytes or an eighth of segment.bytes; the detail has
  * the figures. EAGRE_E_UNKNOWN_PARTITION. EAGRE_E_WOULD_BLOCK / EAGRE_E_TIMED_OUT: no free
  * segment; the detail says what holds it. EAGRE_E_NO_MEMORY: no memory behind the ring.
@@ -120,6 +130,21 @@ int eagre_producer_commit(eagre_producer_t *p, eagre_claim_t *c);
 
 /* Give the place up: readers skip it, its offset stays unused. */
 int eagre_producer_abort(eagre_producer_t *p, eagre_claim_t *c);
+
+/*
+ * Durability as a completion: every record of the partition below *offset is on disk and fsynced. Two loads, no
+ * system call. EAGRE_E_IO: a write failed and the partition does not acknowledge any more (*offset is set all the
+ * same); EAGRE_E_UNSUPPORTED: the topic has storage=memory.
+ */
+int eagre_producer_durable_offset(eagre_producer_t *p, int32_t partition, int64_t *offset);
+
+/*
+ * Until everything that this handle has produced is on disk, at most timeout_ms (0: ask for it and return; -1: for
+ * ever). EAGRE_E_WOULD_BLOCK (timeout 0) / EAGRE_E_TIMED_OUT: not yet; the detail says if the disk is full.
+ * EAGRE_E_IO and EAGRE_E_UNSUPPORTED as above. EAGRE_E_NO_DAEMON, once: the instance ended before all of it was known to
+ * be on disk. EAGRE_E_TOPIC_DELETED, EAGRE_E_CORRUPT.
+ */
+int eagre_producer_flush(eagre_producer_t *p, int32_t timeout_ms);
 
 /* The partition Kafka's default partitioner gives this key: positive(murmur2(key)) % partitions. */
 int32_t eagre_partition_for_key(const void *key, size_t key_len, int32_t partitions);

@@ -108,6 +108,51 @@ int eagre_topic_delete(eagre_t *e, const char *name) {
     return rc;
 }
 
+/* A request about one partition, as the daemon knows it. */
+static struct talk *about_partition(eagre_t *e, uint16_t type, const char *name, int32_t partition, int *rc) {
+    *rc = check_name(e, name);
+    if (*rc == EAGRE_OK && partition < 0)
+        *rc = eg_error_set(EAGRE_E_UNKNOWN_PARTITION, "topic '%s' has no partition %d", name, (int)partition);
+    struct talk *t = *rc == EAGRE_OK ? talk_begin(type) : NULL;
+    if (t == NULL) {
+        *rc = *rc == EAGRE_OK ? EAGRE_E_NO_MEMORY : *rc;
+        return NULL;
+    }
+    eg_enc_str(&t->req, name);
+    eg_enc_u32(&t->req, (uint32_t)partition);
+    return t;
+}
+
+int eagre_topic_trim(eagre_t *e, const char *name, int32_t partition, int64_t before, int64_t *log_start) {
+    int rc;
+    if (before < -1)
+        return eg_error_set(EAGRE_E_INVALID, "eagre_topic_trim: before is %lld", (long long)before);
+    struct talk *t = about_partition(e, EG_MSG_TRIM, name, partition, &rc);
+    if (t == NULL)
+        return rc;
+    eg_enc_i64(&t->req, before);
+    rc = talk_send(t, e);
+    if (rc == EAGRE_OK) {
+        int64_t start = eg_dec_i64(&t->reply);
+        if (!eg_dec_end(&t->reply))
+            rc = malformed("TRIM");
+        else if (log_start != NULL)
+            *log_start = start;
+    }
+    free(t);
+    return rc;
+}
+
+int eagre_topic_resume(eagre_t *e, const char *name, int32_t partition) {
+    int rc;
+    struct talk *t = about_partition(e, EG_MSG_DISK_RESUME, name, partition, &rc);
+    if (t == NULL)
+        return rc;
+    rc = talk_send(t, e);
+    free(t);
+    return rc;
+}
+
 /* ---- answers in pages ------------------------------------------------------------------------------ */
 
 /* A growing array of items of one size. */
@@ -214,6 +259,8 @@ static int read_partitions(struct talk *t, struct list *l, bool *more) {
         p->stalled_offset = eg_dec_i64(&t->reply);
         p->stalled_pid = (int32_t)eg_dec_u32(&t->reply);
         p->stalled_ms = (int64_t)eg_dec_u64(&t->reply);
+        p->durable_offset = eg_dec_i64(&t->reply);
+        p->disk = eg_dec_u8(&t->reply);
     }
     return eg_dec_end(&t->reply) ? EAGRE_OK : malformed("PARTITIONS");
 }

@@ -20,6 +20,8 @@ static int end_waiting(eagre_consumer_t *c, int rc) {
 
 static int end_of(eagre_consumer_t *c, struct assigned *a, int64_t *offset) {
     int rc = eg_log_end(a->reader.map, c->look_pin, c->e->full_fence, offset);
+    if (rc == EAGRE_OK && a->reader.durable)
+        *offset = (int64_t)eg_load_acquire(&a->reader.map->status->durable_end);
     return rc == EAGRE_OK ? rc : eg_assigned_error(a, rc);
 }
 
@@ -99,6 +101,18 @@ int eagre_consumer_seek_tail(eagre_consumer_t *c, const char *topic, int32_t par
         return rc;
     int64_t beginning = eg_reader_beginning(&a->reader);
     return eagre_consumer_seek(c, topic, partition, end - beginning < n ? beginning : end - n);
+}
+
+int eagre_consumer_seek_time(eagre_consumer_t *c, const char *topic, int32_t partition, int64_t timestamp_ns) {
+    struct assigned *a;
+    int64_t offset = 0;
+    int rc = about(c, topic, partition, &a);
+    if (rc != EAGRE_OK)
+        return rc;
+    begin_waiting(c);
+    rc = eg_log_find_time(a->reader.map, c->look_pin, c->e->full_fence, timestamp_ns, &offset);
+    rc = end_waiting(c, rc == EAGRE_OK ? rc : eg_assigned_error(a, rc));
+    return rc == EAGRE_OK ? eagre_consumer_seek(c, topic, partition, offset) : rc;
 }
 
 int eagre_consumer_position(eagre_consumer_t *c, const char *topic, int32_t partition, int64_t *offset) {
@@ -197,6 +211,9 @@ static int assign_one(eagre_consumer_t *c, struct subscription *s, uint32_t part
     int rc = eg_topic_partition(s->topic, partition, &m);
     if (rc != EAGRE_OK)
         return rc;
+    if (c->options.isolation == EAGRE_ISOLATION_DURABLE && !m->on_disk)
+        return eg_error_set(EAGRE_E_UNSUPPORTED, "topic '%s' has storage=memory: isolation=durable would show nothing",
+                            s->topic->name);
     struct assigned **parts = realloc(c->parts, (c->part_count + 1) * sizeof(struct assigned *));
     if (parts == NULL)
         return eg_error_set(EAGRE_E_NO_MEMORY, "no memory for topic '%s' partition %u", s->topic->name, partition);
@@ -208,6 +225,7 @@ static int assign_one(eagre_consumer_t *c, struct subscription *s, uint32_t part
     a->number = partition;
     eg_reader_init(&a->reader, m, c->pin, c->e->full_fence, c->options.check_crcs != 0, s->topic->name, 0);
     a->reader.keep_pin = c->options.wait != EAGRE_WAIT_SLEEP;
+    a->reader.durable = c->options.isolation == EAGRE_ISOLATION_DURABLE;
     rc = eg_consumer_reset(c, a);
     if (rc != EAGRE_OK) {
         free(a);
@@ -263,6 +281,7 @@ int eagre_consumer_unassign(eagre_consumer_t *c, const char *topic, int32_t part
         if (a->of == s && (partition < 0 || (int32_t)a->number == partition)) {
             s->used--;
             eg_topic_used_by(a->reader.map, NULL);
+            eg_reader_release(&a->reader);
             free(a);
         } else {
             c->parts[kept++] = a;

@@ -40,9 +40,11 @@ int eagre_consumer_open(eagre_t *e, const eagre_consumer_options_t *options, eag
         return eg_error_set(EAGRE_E_INVALID, "eagre_consumer_open: options.size is %zu, not %zu: use "
                                              "EAGRE_CONSUMER_OPTIONS_INIT",
                             options->size, sizeof(*options));
-    if (options->auto_offset_reset > EAGRE_RESET_NONE || options->wait > EAGRE_WAIT_SPIN)
-        return eg_error_set(EAGRE_E_INVALID, "eagre_consumer_open: auto_offset_reset %d or wait %d is out of range",
-                            (int)options->auto_offset_reset, (int)options->wait);
+    if (options->auto_offset_reset > EAGRE_RESET_NONE || options->wait > EAGRE_WAIT_SPIN ||
+        options->isolation > EAGRE_ISOLATION_DURABLE)
+        return eg_error_set(EAGRE_E_INVALID,
+                            "eagre_consumer_open: auto_offset_reset %d, wait %d or isolation %d is out of range",
+                            (int)options->auto_offset_reset, (int)options->wait, (int)options->isolation);
     rc = eg_client_attach(e);
     if (rc != EAGRE_OK)
         return rc;
@@ -88,8 +90,10 @@ void eagre_consumer_close(eagre_consumer_t *c) {
         eg_pin_cell_put(c->e, c->look_pin);
         eg_fetch_add_relaxed(&c->e->handles, -1);
     }
-    for (size_t i = 0; i < c->part_count; i++)
+    for (size_t i = 0; i < c->part_count; i++) {
+        eg_reader_drop_file(&c->parts[i]->reader);
         free(c->parts[i]);
+    }
     for (size_t i = 0; i < c->topic_count; i++) {
         eg_topic_close(c->topics[i]->topic);
         free(c->topics[i]);
@@ -117,8 +121,11 @@ static int reopen(eagre_consumer_t *c) {
     }
     for (size_t i = 0; i < c->part_count; i++) {
         struct eg_reader *r = &c->parts[i]->reader;
+        eg_reader_release(r);
+        bool durable = r->durable;
         eg_reader_init(r, r->map, c->pin, c->e->full_fence, r->check_crcs, r->topic, r->offset);
         r->keep_pin = c->options.wait != EAGRE_WAIT_SLEEP;
+        r->durable = durable;
     }
     c->generation = eg_load_relaxed(&c->e->generation);
     return EAGRE_OK;

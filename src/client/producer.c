@@ -7,8 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "client/topic.h"
-#include "log/writer.h"
+#include "client/producer.h"
 #include "sys/clock.h"
 #include "sys/futex.h"
 #include "sys/hash.h"
@@ -18,25 +17,6 @@
 #define BATCH_RECORDS_MAX 65535u
 #define SESSION_RETRY_NS 20000000 /* between looks whether a daemon answers */
 #define SMALL_FRAME 256u /* frames up to here are made before their place is claimed: produce_small */
-
-struct eagre_producer {
-    const uint32_t *fork_guard;
-    struct eg_topic *topic;
-    struct eg_writer **writers; /* [partitions]; NULL: not used yet */
-    uint32_t partitions;
-    bool claim_open;
-    struct eagre *e;
-    eagre_producer_options_t options;
-    struct eg_until until; /* what the present call may wait for the daemon; see eg_topic_open */
-    _Atomic uint64_t *pin;
-    uint64_t random;
-    uint32_t sticky;
-    uint32_t sticky_left;
-
-    struct eg_writer *claim_writer; /* of the open claim */
-    struct eg_claim claim;
-    eagre_claim_t claim_public;
-};
 
 /* ---- open and close ---------------------------------------------------------------------------- */
 
@@ -69,10 +49,11 @@ int eagre_producer_open(eagre_t *e, const char *topic, const eagre_producer_opti
                                              "EAGRE_PRODUCER_OPTIONS_INIT",
                             options->size, sizeof(*options));
     if (options->max_block_ms < -1 || options->wait > EAGRE_WAIT_SPIN ||
-        options->partitioner > EAGRE_PARTITIONER_ROUND_ROBIN)
-        return eg_error_set(EAGRE_E_INVALID, "eagre_producer_open: topic '%s': max_block_ms %d, wait %d or "
-                                             "partitioner %d is out of range",
-                            topic, options->max_block_ms, (int)options->wait, (int)options->partitioner);
+        options->partitioner > EAGRE_PARTITIONER_ROUND_ROBIN || options->acks > EAGRE_ACKS_DISK)
+        return eg_error_set(EAGRE_E_INVALID, "eagre_producer_open: topic '%s': max_block_ms %d, wait %d, "
+                                             "partitioner %d or acks %d is out of range",
+                            topic, options->max_block_ms, (int)options->wait, (int)options->partitioner,
+                            (int)options->acks);
     eagre_producer_t *p = calloc(1, sizeof(*p));
     if (p == NULL)
         return eg_error_set(EAGRE_E_NO_MEMORY, "no memory for a producer");
@@ -83,6 +64,8 @@ int eagre_producer_open(eagre_t *e, const char *topic, const eagre_producer_opti
     if (rc != EAGRE_OK)
         goto failed;
     rc = eg_topic_open(e, EG_ROLE_PRODUCER, topic, &p->until, &p->topic);
+    if (rc == EAGRE_OK && p->options.acks == EAGRE_ACKS_DISK)
+        rc = eg_producer_has_disk(p);
     if (rc != EAGRE_OK)
         goto failed;
     rc = eg_pin_cell_get(e, &p->pin);
@@ -155,33 +138,57 @@ static uint32_t next_sticky(eagre_producer_t *p, uint32_t partitions, uint64_t b
 
 /* The instance is another one now: everything mapped is of dead memory. */
 static int reopen(eagre_producer_t *p) {
+    bool lost = eg_producer_owes(p);
     int rc = eg_topic_reopen(p->topic);
     if (rc != EAGRE_OK)
         return rc;
+    p->lost |= lost;
     for (uint32_t i = 0; i < p->partitions; i++)
         if (p->writers[i] != NULL)
             eg_writer_init(p->writers[i], p->writers[i]->map, p->pin, p->e->owner, p->e->full_fence);
     return EAGRE_OK;
 }
 
-/* Until when a call that begins now may wait. */
-static int64_t block_until(const eagre_producer_t *p) {
-    return p->options.max_block_ms < 0    ? INT64_MAX
-           : p->options.max_block_ms == 0 ? 0
-                                          : eg_mono_ns() + (int64_t)p->options.max_block_ms * 1000000;
+int64_t eg_producer_until(int32_t timeout_ms) {
+    return timeout_ms < 0 ? INT64_MAX : timeout_ms == 0 ? 0 : eg_mono_ns() + (int64_t)timeout_ms * 1000000;
 }
 
-/* What asks the daemon may wait for it now: in slices, since it may die and another instance take its place. */
-static void begin_waiting(eagre_producer_t *p, int64_t until) {
+/* Until when a call that begins now may wait. */
+static int64_t block_until(const eagre_producer_t *p) {
+    return p->options.acks == EAGRE_ACKS_DISK ? p->call_until : eg_producer_until(p->options.max_block_ms);
+}
+
+/* Nobody rings: there is nobody. False: the time is over. */
+static bool nap(int64_t until) {
+    static _Atomic uint32_t nobody;
+    int64_t left = until - eg_mono_ns();
+    if (left > 0)
+        eg_futex_wait(&nobody, 0, left < SESSION_RETRY_NS ? left : SESSION_RETRY_NS);
+    return left > 0;
+}
+
+/* A call with acks=disk begins: its time runs from here, and what it writes goes to the present instance. */
+static __attribute__((cold)) int begin_disk(eagre_producer_t *p) {
+    p->call_until = eg_producer_until(p->options.max_block_ms);
+    if (eg_load_relaxed(&p->e->generation) == p->topic->generation)
+        return EAGRE_OK;
+    int rc;
+    do {
+        eg_producer_begin_waiting(p, p->call_until);
+        rc = eg_producer_check_session(p);
+    } while (rc == EAGRE_E_NO_DAEMON && nap(p->call_until));
+    eg_producer_end_waiting(p);
+    return rc == EAGRE_OK ? rc : eg_error_add(rc, "topic '%s'", p->topic->name);
+}
+
+void eg_producer_begin_waiting(eagre_producer_t *p, int64_t until) {
     int64_t slice = eg_mono_ns() + EG_SLEEP_MAX_NS;
     p->until = (struct eg_until){.ns = until < slice ? until : slice};
 }
 
-static void end_waiting(eagre_producer_t *p) { p->until = (struct eg_until){0}; }
+void eg_producer_end_waiting(eagre_producer_t *p) { p->until = (struct eg_until){0}; }
 
-/* Look after the session and, if the instance was replaced, what is mapped. EAGRE_E_NO_DAEMON: none answers; what
- * goes on later. */
-static int check_session(eagre_producer_t *p) {
+int eg_producer_check_session(eagre_producer_t *p) {
     int rc = eg_session_check(p->e, p->until.ns);
     if (eg_load_relaxed(&p->e->generation) == p->topic->generation)
         return rc;
@@ -199,21 +206,19 @@ static __attribute__((cold)) int writer_open(eagre_producer_t *p, uint32_t parti
     struct eg_partition_map *m;
     int rc;
     for (;;) {
-        begin_waiting(p, until);
+        eg_producer_begin_waiting(p, until);
         rc = eg_topic_partition(p->topic, partition, &m);
-        int64_t left = until - eg_mono_ns();
-        if ((rc != EAGRE_E_NO_DAEMON && rc != EAGRE_E_WOULD_BLOCK) || left <= 0)
+        if ((rc != EAGRE_E_NO_DAEMON && rc != EAGRE_E_WOULD_BLOCK) || until <= eg_mono_ns())
             break;
-        static _Atomic uint32_t nobody; /* nobody rings: there is nobody */
         if (rc == EAGRE_E_NO_DAEMON)
-            eg_futex_wait(&nobody, 0, left < SESSION_RETRY_NS ? left : SESSION_RETRY_NS);
-        int session = check_session(p);
+            nap(until);
+        int session = eg_producer_check_session(p);
         if (session != EAGRE_OK && session != EAGRE_E_NO_DAEMON) {
             rc = session;
             break;
         }
     }
-    end_waiting(p);
+    eg_producer_end_waiting(p);
     if (rc != EAGRE_OK)
         return eg_error_add(in_vain(rc, until), "topic '%s'", p->topic->name);
     struct eg_writer *w = malloc(sizeof(*w));
@@ -278,6 +283,11 @@ static int no_room(const eagre_producer_t *p, const struct eg_writer *w, int sta
         return eg_error_set(status, "topic '%s' partition %u: the daemon (pid %u) has not handed out the next "
                                     "segment's memory yet: is it stopped?",
                             p->topic->name, w->map->number, eg_load_relaxed(&p->e->daemon_pid));
+    const char *disk = eg_producer_disk_trouble(w->map);
+    if (disk != NULL)
+        return eg_error_set(status, "topic '%s' partition %u: no free segment: its segments must reach the disk before "
+                                    "they are used again, and %s",
+                            p->topic->name, w->map->number, disk);
     char pids[128] = "";
     size_t used = 0;
     for (int i = 0; i < 8; i++) {
@@ -301,10 +311,10 @@ static __attribute__((cold, noinline)) int claim_wait(eagre_producer_t *p, struc
     while (rc == EAGRE_E_WOULD_BLOCK || rc == EAGRE_E_NO_DAEMON) {
         /* NO_DAEMON: it went on to a buffer that only a daemon, or another instance's, can give us.
          * `room` first: what happens after this load ends the wait below. */
-        begin_waiting(p, until);
+        eg_producer_begin_waiting(p, until);
         struct eg_partition_status *status = w->map->status;
         uint32_t seen = eg_load_acquire(&status->room);
-        int session = check_session(p);
+        int session = eg_producer_check_session(p);
         if (session != EAGRE_OK && session != EAGRE_E_NO_DAEMON) {
             rc = session;
             break;
@@ -318,7 +328,7 @@ static __attribute__((cold, noinline)) int claim_wait(eagre_producer_t *p, struc
             break;
         int64_t left = until - eg_mono_ns();
         if (left <= 0) {
-            end_waiting(p);
+            eg_producer_end_waiting(p);
             return no_room(p, w, in_vain(EAGRE_E_WOULD_BLOCK, until), session);
         }
         if (eg_topic_waits(w->map) && session == EAGRE_OK)
@@ -330,7 +340,7 @@ static __attribute__((cold, noinline)) int claim_wait(eagre_producer_t *p, struc
         else
             eg_cpu_pause();
     }
-    end_waiting(p);
+    eg_producer_end_waiting(p);
     return rc == EAGRE_OK ? rc : eg_error_add(rc, "topic '%s'", p->topic->name);
 }
 
@@ -494,6 +504,8 @@ int eagre_produce(eagre_producer_t *p, const eagre_message_t *m, int32_t *partit
     struct eg_writer *w;
     struct eg_claim c;
     int rc = payload_of(p, m, &payload, &headers);
+    if (__builtin_expect(rc == EAGRE_OK && p->options.acks == EAGRE_ACKS_DISK, 0))
+        rc = begin_disk(p);
     if (__builtin_expect(rc != EAGRE_OK, 0))
         return rc;
     rc = pick(p, m->partition, m->key, m->key_len, payload, &w);
@@ -515,7 +527,7 @@ int eagre_produce(eagre_producer_t *p, const eagre_message_t *m, int32_t *partit
         *partition = (int32_t)w->map->number;
     if (offset != NULL)
         *offset = c.offset;
-    return EAGRE_OK;
+    return __builtin_expect(p->options.acks == EAGRE_ACKS_DISK, 0) ? eg_producer_await(p, w, p->call_until) : EAGRE_OK;
 }
 
 int eagre_produce_batch(eagre_producer_t *p, int32_t partition, const eagre_message_t *m, size_t count,
@@ -537,7 +549,9 @@ int eagre_produce_batch(eagre_producer_t *p, int32_t partition, const eagre_mess
     if (total > max)
         return too_large(p, total, max, "a batch is at most an eighth of segment.bytes, frames' headers included");
     struct eg_writer *w;
-    int rc = pick(p, partition, m[0].key, m[0].key_len, total, &w);
+    int rc = p->options.acks == EAGRE_ACKS_DISK ? begin_disk(p) : EAGRE_OK;
+    if (rc == EAGRE_OK)
+        rc = pick(p, partition, m[0].key, m[0].key_len, total, &w);
     if (rc != EAGRE_OK)
         return rc;
     int64_t timestamp_ns = now(p);
@@ -567,7 +581,7 @@ int eagre_produce_batch(eagre_producer_t *p, int32_t partition, const eagre_mess
     eg_writer_publish(w, &c, first_word);
     if (first_offset != NULL)
         *first_offset = c.offset;
-    return EAGRE_OK;
+    return p->options.acks == EAGRE_ACKS_DISK ? eg_producer_await(p, w, p->call_until) : EAGRE_OK;
 }
 
 int eagre_producer_claim(eagre_producer_t *p, int32_t partition, size_t key_len, size_t value_len,
@@ -584,7 +598,10 @@ int eagre_producer_claim(eagre_producer_t *p, int32_t partition, size_t key_len,
     if (rc != EAGRE_OK)
         return rc;
     struct eg_writer *w;
-    rc = pick(p, partition, NULL, 0, payload, &w);
+    if (p->options.acks == EAGRE_ACKS_DISK)
+        rc = begin_disk(p);
+    if (rc == EAGRE_OK)
+        rc = pick(p, partition, NULL, 0, payload, &w);
     if (rc != EAGRE_OK)
         return rc;
     rc = claim(p, w, eg_frame_length(payload, w->map->align), 1, &p->claim);
@@ -640,7 +657,8 @@ int eagre_producer_commit(eagre_producer_t *p, eagre_claim_t *c) {
                                     (uint32_t)c->value_len, false, pub->key_len + c->value_len);
     p->claim_open = false;
     eg_writer_publish(w, &p->claim, word);
-    return EAGRE_OK;
+    return p->options.acks == EAGRE_ACKS_DISK ? eg_producer_await(p, w, eg_producer_until(p->options.max_block_ms))
+                                              : EAGRE_OK;
 }
 
 int eagre_producer_abort(eagre_producer_t *p, eagre_claim_t *c) {

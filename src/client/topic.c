@@ -6,9 +6,12 @@
 #include <sched.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "client/attach.h"
+#include "log/cold.h"
 #include "sys/atomic.h"
 #include "sys/clock.h"
 #include "sys/errbuf.h"
@@ -20,6 +23,9 @@ struct eg_mapped {
     bool filled;
     struct eg_late *late;  /* BUFFERS is under way, */
     uint32_t wanted;       /* for this one, or ALL */
+    struct eg_late *late_file; /* SEGMENT is, */
+    bool file_by_seq;          /* for this */
+    uint64_t file_value;
     uint8_t *const *user;  /* points into a buffer that must stay */
 };
 
@@ -200,11 +206,90 @@ static void op_ring_bells(struct eg_partition_map *m, uint32_t word, uint64_t ma
     }
 }
 
+/* ---- log files ------------------------------------------------------------------------------------ */
+
+static void op_drop_file(struct eg_partition_map *m, struct eg_cold_file *f) {
+    (void)m;
+    if (f->data != NULL)
+        eg_unmap((void *)(uintptr_t)f->data, f->bytes);
+    if (f->index != NULL)
+        eg_unmap((void *)(uintptr_t)f->index, f->index_bytes);
+    *f = (struct eg_cold_file){0};
+}
+
+/* The daemon's file, read from front to back. Without an index it is only slower. */
+static int map_file(struct eg_cold_file *f, const int *fds, size_t nfds) {
+    struct stat st;
+    void *at = MAP_FAILED;
+    if (fstat(fds[0], &st) == 0 && st.st_size >= (off_t)EG_PAGE)
+        at = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_SHARED, fds[0], 0);
+    if (at == MAP_FAILED)
+        return eg_error_set(EAGRE_E_IO, "a log file from eagred cannot be mapped: %s", strerror(errno));
+    f->data = at;
+    f->bytes = (uint64_t)st.st_size;
+    (void)madvise(at, f->bytes, MADV_SEQUENTIAL);
+    (void)madvise(at, f->bytes, MADV_WILLNEED);
+    if (nfds < 2 || fstat(fds[1], &st) != 0 || st.st_size == 0)
+        return EAGRE_OK;
+    at = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_SHARED, fds[1], 0);
+    if (at != MAP_FAILED) {
+        f->index = at;
+        f->index_bytes = (uint64_t)st.st_size;
+    }
+    return EAGRE_OK;
+}
+
+static int op_fetch_file(struct eg_partition_map *m, bool by_seq, uint64_t value, struct eg_cold_file *out, int *where) {
+    struct eg_topic *t = m->ctx;
+    struct eg_mapped *p = mapped_of(m);
+    uint8_t buf[64], answer[256];
+    struct eg_enc req;
+    struct eg_dec reply;
+    int fds[2];
+    size_t nfds = 0;
+    *out = (struct eg_cold_file){0};
+    if (is_outdated(t))
+        return outdated(t);
+    if (p->file_by_seq != by_seq || p->file_value != value)
+        eg_session_give_up(t->e, &p->late_file);
+    p->file_by_seq = by_seq;
+    p->file_value = value;
+    eg_enc_begin(&req, buf, sizeof(buf), EG_MSG_SEGMENT, 0, 0);
+    eg_enc_u32(&req, t->uid);
+    eg_enc_u32(&req, m->number);
+    eg_enc_u8(&req, by_seq);
+    eg_enc_i64(&req, (int64_t)value);
+    int rc = eg_session_request_late(t->e, &p->late_file, &req, answer, sizeof(answer), &reply, fds, 2, &nfds,
+                                     until_of(t, p->late_file), NULL);
+    if (rc == EAGRE_E_WOULD_BLOCK)
+        return eg_error_add(rc, "partition %u: its log files", m->number);
+    if (rc != EAGRE_OK)
+        return is_outdated(t) ? outdated(t) : rc;
+    *where = eg_dec_u8(&reply);
+    out->seq = eg_dec_u64(&reply);
+    out->base = eg_dec_i64(&reply);
+    out->end = eg_dec_i64(&reply);
+    (void)eg_dec_u64(&reply);
+    out->first_seq = eg_dec_u64(&reply);
+    out->last_seq = eg_dec_u64(&reply);
+    if (!eg_dec_end(&reply) || *where > EG_COLD_LOST || (nfds > 0) != (*where == EG_COLD_HERE))
+        rc = eg_error_set(EAGRE_E_PROTOCOL, "topic '%s': eagred's answer to SEGMENT is malformed", t->name);
+    else if (is_outdated(t))
+        rc = outdated(t);
+    else if (nfds > 0)
+        rc = map_file(out, fds, nfds);
+    for (size_t i = 0; i < nfds; i++)
+        close(fds[i]);
+    return rc;
+}
+
 static const struct eg_map_ops map_ops = {
     .fetch_buffer = op_fetch_buffer,
     .allocate = op_allocate,
     .wake_daemon = op_wake_daemon,
     .ring_bells = op_ring_bells,
+    .fetch_file = op_fetch_file,
+    .drop_file = op_drop_file,
 };
 
 /* ---- one partition ------------------------------------------------------------------------------- */
@@ -212,6 +297,7 @@ static const struct eg_map_ops map_ops = {
 static void clear_map(const struct eg_topic *t, struct eg_mapped *p) {
     struct eg_partition_map *m = &p->map;
     eg_session_give_up(t->e, &p->late);
+    eg_session_give_up(t->e, &p->late_file);
     if (m->ring != NULL)
         eg_unmap(m->ring, t->ring_stride);
     for (uint32_t i = 0; i < EG_BUFFERS_MAX; i++)
@@ -246,6 +332,7 @@ static int fill_map(struct eg_topic *t, uint32_t partition, struct eg_partition_
         .number = partition,
         .writable = producer,
         .single_writer = t->single_writer,
+        .on_disk = t->status->storage == EG_STORAGE_DISK,
     };
     for (uint32_t i = 0; i < EG_BUFFERS_MAX; i++)
         m->bufs[i].fd = -1;

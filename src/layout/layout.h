@@ -131,6 +131,8 @@ struct eg_client_page {
 enum eg_storage { EG_STORAGE_DISK = 0, EG_STORAGE_MEMORY = 1 };
 enum eg_topic_state { EG_TOPIC_ACTIVE = 1, EG_TOPIC_DELETED = 2 };
 enum eg_partition_state { EG_PARTITION_ACTIVE = 1, EG_PARTITION_ERROR = 2 };
+/* FULL: no space; retried. ERROR: a write or flush failed; nothing is acknowledged until somebody says resume. */
+enum eg_disk_state { EG_DISK_OK = 0, EG_DISK_FULL = 1, EG_DISK_ERROR = 2 };
 
 #define EG_TOPIC_SINGLE_WRITER 1u
 #define EG_TOPIC_TIMESTAMP_NS 2u
@@ -169,10 +171,18 @@ struct eg_partition_status {
     _Atomic uint64_t durable_end; /* every offset below is on disk */
     _Atomic uint32_t blocked_pid[8]; /* whose pins keep the next slot from being READY; 0: none */
     _Atomic int64_t node; /* the daemon's note: NUMA node of the buffers + 1; 0: not decided yet */
-    uint8_t pad0[EG_LINE * 2 - 72];
+    _Atomic uint32_t disk;    /* enum eg_disk_state. Release, before durable */
+    _Atomic uint32_t durable; /* futex: +1 (release) and FUTEX_WAKE when durable_end or disk changed */
+    uint8_t pad0[EG_LINE * 2 - 80];
     _Atomic uint64_t slot[EG_RING_SEGMENTS_MAX]; /* the daemon's last word on each slot */
-    _Atomic uint64_t start_seq; /* the daemon's note: with what seq it will begin, at log_start */
-    uint8_t pad1[248];
+    /* The daemon's notes: with what seq the ring begins or began, and at what offset. */
+    _Atomic uint64_t start_seq;
+    _Atomic int64_t start_offset;
+    /* The archiver's notes for a successor: everything before this place of this segment is on disk; and the flush
+     * number to go on with. */
+    _Atomic uint64_t archived_seq, archived_at; /* seq; as a tail hint */
+    _Atomic uint32_t archived_flush;
+    uint8_t pad1[220];
     struct eg_buffer_journal buffer[EG_BUFFERS_MAX];
     _Atomic int64_t sealed_ns[EG_RING_SEGMENTS_MAX]; /* the daemon's note: when the slot's segment was
                                                         seen to be full; realtime. For retention.ms */
@@ -193,7 +203,11 @@ struct eg_ring {
     /* The daemon's bell is an eventfd a topic, which its producers hold. 1: the daemon looks here by itself, or
      * somebody is about to ring. 0: who moves `active` has to ring. Both sides exchange it, acq_rel. */
     _Atomic uint32_t watched;
-    uint8_t pad0[36];
+    uint8_t pad2[4];
+    /* One behind the highest offset that somebody waits to see on disk. Producers: CAS up, relaxed, then they ring
+     * the bell. The daemon only takes it as a reason to flush. */
+    _Atomic int64_t durable_wanted;
+    uint8_t pad0[24];
     _Atomic uint64_t active; /* seq that producers claim in. CAS acq_rel seq -> seq+1 */
     uint8_t pad1[56];
     struct eg_slot slot[];   /* N of them; the hot index follows at eg_ring_index_at(N) */

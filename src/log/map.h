@@ -14,6 +14,7 @@
 #include <stdbool.h>
 
 struct eg_partition_map;
+struct eg_cold_file;
 
 /* What the log needs of the world. Every call may fail with an EAGRE_E_* and a detail text. */
 struct eg_map_ops {
@@ -26,6 +27,10 @@ struct eg_map_ops {
     void (*wake_daemon)(struct eg_partition_map *m);
     /* Ring these bells: bit b of mask is bell word * 64 + b. */
     void (*ring_bells)(struct eg_partition_map *m, uint32_t word, uint64_t mask);
+    /* The log file with this offset (or, by_seq, of this segment or the next that there is), mapped; *where is an enum eg_cold_where. NULL: this
+     * topic has none. */
+    int (*fetch_file)(struct eg_partition_map *m, bool by_seq, uint64_t value, struct eg_cold_file *out, int *where);
+    void (*drop_file)(struct eg_partition_map *m, struct eg_cold_file *file);
 };
 
 struct eg_buffer_map {
@@ -53,6 +58,7 @@ struct eg_partition_map {
     uint32_t number;   /* of the partition in its topic */
     bool writable;
     bool single_writer;
+    bool on_disk; /* storage=disk: what the ring let go is in files */
 
     struct eg_buffer_map bufs[EG_BUFFERS_MAX];
 };

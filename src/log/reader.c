@@ -26,8 +26,19 @@ void eg_reader_unpin(struct eg_reader *r) {
     }
 }
 
-void eg_reader_seek(struct eg_reader *r, int64_t offset) {
+void eg_reader_drop_file(struct eg_reader *r) {
+    if (r->cold.file.data != NULL)
+        r->map->ops->drop_file(r->map, &r->cold.file);
+    r->cold.file = (struct eg_cold_file){0};
+}
+
+void eg_reader_release(struct eg_reader *r) {
     eg_reader_unpin(r);
+    eg_reader_drop_file(r);
+}
+
+void eg_reader_seek(struct eg_reader *r, int64_t offset) {
+    eg_reader_release(r);
     r->placed = false;
     r->offset = offset;
 }
@@ -249,8 +260,10 @@ static inline void fill(const struct eg_reader *r, const struct eg_frame_view *v
     out->topic = r->topic;
 }
 
-int eg_reader_poll(struct eg_reader *r, eagre_record_t *records, size_t max, size_t *n) {
+static int poll_ring(struct eg_reader *r, eagre_record_t *records, size_t max, size_t *n) {
     struct eg_partition_map *m = r->map;
+    /* Acquire: records below it are on disk. Partner: the archiver's release. */
+    int64_t limit = __builtin_expect(r->durable, 0) ? (int64_t)eg_load_acquire(&m->status->durable_end) : INT64_MAX;
     size_t got = 0;
     uint32_t lost = 0;
     int rc;
@@ -299,6 +312,8 @@ int eg_reader_poll(struct eg_reader *r, eagre_record_t *records, size_t max, siz
             rc = corrupt(r, "no frame word");
             goto failed;
         }
+        if (__builtin_expect(r->base_offset + (int64_t)r->index >= limit, 0))
+            break; /* the edge of what is on disk */
         uint64_t length = eg_word_length(word);
         uint64_t end = r->index + eg_word_count(word);
         if (__builtin_expect(eg_word_kind(word) == EG_KIND_DATA, 1)) {
@@ -338,6 +353,204 @@ failed:
     return rc;
 }
 
+/* ---- files: what the ring has let go ------------------------------------------------------------- */
+
+/* The ring goes on behind r->offset, where a file ended: after a crash, offsets that may have been given out are not
+ * given again. EG_LOG_GONE: it does not, or not yet. */
+static int enter_behind_gap(struct eg_reader *r) {
+    struct eg_partition_map *m = r->map;
+    uint64_t active = eg_load_acquire(&m->ring->active), seq = active;
+    int rc = EG_LOG_GONE;
+    bool found = false;
+    for (; active <= EG_SEQ_MAX && active - seq < m->slots; seq--) {
+        rc = pin(r, seq);
+        if (rc != EAGRE_OK)
+            break;
+        if (r->base_offset <= r->offset) {
+            eg_reader_unpin(r);
+            return EG_LOG_GONE;
+        }
+        found = true;
+        if (seq == 0) {
+            seq--;
+            break;
+        }
+    }
+    if (rc != EAGRE_OK && rc != EG_LOG_GONE)
+        return rc;
+    return found ? pin(r, seq + 1) : EG_LOG_GONE;
+}
+
+static int lost(const struct eg_reader *r, int where) {
+    switch (where) {
+    case EG_COLD_TRIMMED:
+        return out_of_range(r, "not in the log any more");
+    case EG_COLD_LOST:
+        return out_of_range(r, "one that was not on disk when the host or the daemon and its keeper ended, and is lost");
+    default:
+        return eg_error_set(EAGRE_E_CORRUPT, "partition %u: offset %" PRId64 " is in a log file that is damaged: see eagre log verify",
+                            r->map->number, r->offset);
+    }
+}
+
+/* In the file, or on the way from one to the next or to the ring. */
+static int poll_files(struct eg_reader *r, eagre_record_t *records, size_t max, size_t *n) {
+    struct eg_partition_map *m = r->map;
+    bool looked = false; /* in the ring, in vain */
+    *n = 0;
+    for (int turn = 0; turn < 64; turn++) {
+        struct eg_cold_file file = {0};
+        int where, rc;
+        if (r->cold.file.data != NULL) {
+            rc = eg_cold_poll(&r->cold, m, r->topic, &r->offset, records, max, n);
+            if (rc != EAGRE_OK || *n > 0)
+                return rc;
+            uint64_t next = r->cold.file.seq + 1;
+            eg_reader_drop_file(r);
+            r->placed = false;
+            if (pin(r, next) == EAGRE_OK) {
+                if (r->base_offset == r->offset) {
+                    r->pos = EG_SEGMENT_DATA;
+                    r->index = 0;
+                    r->placed = true;
+                    return poll_ring(r, records, max, n);
+                }
+                eg_reader_unpin(r);
+            }
+        }
+        rc = m->ops->fetch_file(m, false, (uint64_t)r->offset, &file, &where);
+        if (rc != EAGRE_OK)
+            return rc;
+        if (where == EG_COLD_HERE) {
+            if (file.base > r->offset)
+                r->offset = file.base; /* behind a gap: where != LOST says that nothing is in between */
+            r->cold.file = file;
+            rc = eg_cold_begin(&r->cold, m, &file, r->offset);
+            if (rc == EAGRE_OK)
+                continue;
+            eg_reader_drop_file(r);
+            return rc;
+        }
+        if (where != EG_COLD_IN_RING)
+            return lost(r, where);
+        rc = poll_ring(r, records, max, n);
+        if (rc != EAGRE_E_OFFSET_OUT_OF_RANGE)
+            return rc;
+        if (!looked) {
+            looked = true; /* once more: it may have gone from the ring to a file just now */
+            continue;
+        }
+        rc = enter_behind_gap(r);
+        if (rc == EG_LOG_GONE)
+            continue;
+        if (rc != EAGRE_OK)
+            return rc;
+        /* Pinned behind the gap. If a file has come that begins before, then it is first. */
+        int64_t base = r->base_offset;
+        rc = m->ops->fetch_file(m, false, (uint64_t)r->offset, &file, &where);
+        if (rc == EAGRE_OK && where == EG_COLD_IN_RING) {
+            r->offset = base;
+            r->pos = EG_SEGMENT_DATA;
+            r->index = 0;
+            r->placed = true;
+            return poll_ring(r, records, max, n);
+        }
+        eg_reader_unpin(r);
+        if (rc != EAGRE_OK)
+            return rc;
+        if (where == EG_COLD_HERE)
+            m->ops->drop_file(m, &file);
+    }
+    return eg_error_set(EAGRE_E_WOULD_BLOCK, "partition %u: the log turns faster than it can be read", m->number);
+}
+
+int eg_reader_poll(struct eg_reader *r, eagre_record_t *records, size_t max, size_t *n) {
+    if (__builtin_expect(r->cold.file.data == NULL, 1)) {
+        int rc = poll_ring(r, records, max, n);
+        if (__builtin_expect(rc != EAGRE_E_OFFSET_OUT_OF_RANGE || !r->map->on_disk, 1))
+            return rc;
+    }
+    return poll_files(r, records, max, n);
+}
+
+int eg_log_find_time(struct eg_partition_map *m, _Atomic uint64_t *pin_cell, bool fence, int64_t timestamp_ns,
+                     int64_t *offset) {
+    struct eg_reader look;
+    struct eg_cold_file file = {0};
+    struct eg_cold cold;
+    int where = EG_COLD_IN_RING, rc = EAGRE_OK;
+    /* The last file whose first record is older; then on from there. */
+    uint64_t low = 0, high = 0, best = 0;
+    if (m->on_disk)
+        rc = m->ops->fetch_file(m, false, eg_load_acquire(&m->status->log_start), &file, &where);
+    if (rc != EAGRE_OK)
+        return rc;
+    if (where == EG_COLD_HERE) {
+        low = best = file.seq;
+        high = file.last_seq + 1;
+        m->ops->drop_file(m, &file);
+    }
+    while (high - low > 1) {
+        uint64_t middle = low + (high - low) / 2;
+        rc = m->ops->fetch_file(m, true, middle, &file, &where);
+        if (rc != EAGRE_OK)
+            return rc;
+        int64_t first = INT64_MAX;
+        uint64_t seq = file.seq; /* middle, or the next one that there is */
+        if (where == EG_COLD_HERE) {
+            first = eg_cold_first_time(m, &file);
+            m->ops->drop_file(m, &file);
+        }
+        if (first < timestamp_ns && seq < high)
+            low = best = seq;
+        else
+            high = middle;
+    }
+    int64_t at = -1;
+    for (uint64_t seq = best; high > 0; seq++) {
+        rc = m->ops->fetch_file(m, true, seq, &file, &where);
+        if (rc != EAGRE_OK)
+            return rc;
+        if (where != EG_COLD_HERE && where != EG_COLD_DAMAGED)
+            break;
+        seq = file.seq;
+        if (where == EG_COLD_DAMAGED)
+            continue; /* whoever reads there is told */
+        rc = eg_cold_find_time(&cold, m, &file, timestamp_ns, offset);
+        bool found = rc == EAGRE_OK && *offset < file.end;
+        at = file.end;
+        m->ops->drop_file(m, &file);
+        if (rc != EAGRE_OK || found)
+            return rc;
+    }
+    /* The ring, from its first segment or from where the files ended. */
+    eg_reader_init(&look, m, pin_cell, fence, false, NULL, at);
+    rc = enter_behind_gap(&look);
+    if (rc == EAGRE_OK) {
+        at = look.base_offset;
+        eg_reader_unpin(&look);
+    }
+    if (rc != EAGRE_OK && rc != EG_LOG_GONE)
+        return rc;
+    look.offset = at > 0 ? at : 0;
+    for (;;) {
+        eagre_record_t records[64];
+        size_t n;
+        rc = poll_ring(&look, records, 64, &n);
+        for (size_t i = 0; rc == EAGRE_OK && i < n; i++)
+            if (records[i].timestamp_ns >= timestamp_ns) {
+                eg_reader_unpin(&look);
+                *offset = records[i].offset;
+                return EAGRE_OK;
+            }
+        if (rc != EAGRE_OK || n == 0)
+            break;
+    }
+    eg_reader_unpin(&look);
+    *offset = look.offset;
+    return rc;
+}
+
 /* Is there something at its place? What it loads may be of a later life of the buffer: it is safe to
  * load, since the mapping stays and the memory was there when we were at this place. */
 static inline bool place_has_news(const struct eg_reader *r) {
@@ -357,6 +570,10 @@ static inline bool place_has_news(const struct eg_reader *r) {
 }
 
 bool eg_reader_has_news(const struct eg_reader *r) {
+    if (r->cold.file.data != NULL)
+        return true;
+    if (r->durable && r->placed && r->offset >= (int64_t)eg_load_acquire(&r->map->status->durable_end))
+        return eg_load_relaxed(&r->slot->word) != r->slot_word;
     /* The slot's word last (acquire above): while it is unchanged, what was loaded before is of our
      * segment. The other way round, a segment that is retired and zeroed between the two loads looks
      * like an edge, and its reader sleeps although the log went on. Modelled: news_word_first. */

@@ -12,6 +12,7 @@
 #define EG_LOG_READER_H
 
 #include "eagre/consumer.h"
+#include "log/cold.h"
 #include "log/frame.h"
 #include "log/map.h"
 #include "log/segment.h"
@@ -23,6 +24,8 @@ struct eg_reader {
     bool check_crcs;
     bool keep_pin;     /* a poll that finds nothing stays pinned, for who looks again at once */
     const char *topic; /* for the records */
+    bool durable;      /* only what is on disk (isolation=durable) */
+    struct eg_cold cold; /* the file that it reads in place of the ring, if any */
 
     int64_t offset; /* next record wanted */
 
@@ -56,6 +59,9 @@ int eg_reader_poll(struct eg_reader *r, eagre_record_t *records, size_t max, siz
 bool eg_reader_has_news(const struct eg_reader *r);
 
 void eg_reader_unpin(struct eg_reader *r);
+/* Unpin and let go of a file: what was polled is gone. Before the map goes away. The second touches no pin. */
+void eg_reader_release(struct eg_reader *r);
+void eg_reader_drop_file(struct eg_reader *r);
 
 /* Read from this offset next. It is looked up by the next poll. */
 void eg_reader_seek(struct eg_reader *r, int64_t offset);
@@ -63,6 +69,9 @@ void eg_reader_seek(struct eg_reader *r, int64_t offset);
 /* One behind the last record that was claimed. pin: a free cell, not the reader's: what was polled
  * stays pinned. */
 int eg_log_end(struct eg_partition_map *m, _Atomic uint64_t *pin, bool fence, int64_t *offset);
+
+/* Offset of the first record that is not older than timestamp_ns; the log's end if there is none. cell: as above. */
+int eg_log_find_time(struct eg_partition_map *m, _Atomic uint64_t *pin, bool fence, int64_t timestamp_ns, int64_t *offset);
 
 /* First offset of the log. */
 int64_t eg_reader_beginning(const struct eg_reader *r);

@@ -47,4 +47,13 @@ static inline void eg_wake(struct eg_partition_map *m, bool fence) {
         eg_wake_waiters(m);
 }
 
+/* Who waits on a partition's `durable` for an end in (from, to], as bits of its futex: so a flush wakes whom it serves, and
+ * not those that the next one will. */
+static inline uint32_t eg_durable_bits(int64_t from, int64_t to) {
+    uint64_t first = ((uint64_t)from + 1) >> 2, last = (uint64_t)to >> 2, n = last - first + 1;
+    uint32_t bits = n >= 32 ? UINT32_MAX : (UINT32_C(1) << n) - 1;
+    uint32_t by = (uint32_t)first % 32;
+    return by == 0 ? bits : bits << by | bits >> (32 - by);
+}
+
 #endif

@@ -52,6 +52,7 @@ struct eg_writer {
     uint64_t seq;
     int64_t base_offset;
     uint32_t seed;
+    int64_t end; /* one behind the last offset that it published */
 
     /* writers=single: the tail, known exactly. */
     uint64_t pos;
@@ -183,6 +184,7 @@ static inline void eg_writer_guess(const struct eg_writer *w, uint64_t *pos, uin
 static inline void eg_writer_publish(struct eg_writer *w, const struct eg_claim *c, uint64_t word) {
     /* Release: the frame, and a batch's inner frames. Partner: the reader's acquire of the word. */
     eg_store_release(&c->frame->word, word);
+    w->end = c->offset + c->count;
     EG_FAULT("publish.done");
     if (!w->map->single_writer)
         eg_pin_clear(w->pin);

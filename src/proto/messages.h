@@ -23,6 +23,11 @@
  *   BUFFERS  > u8 role, u32 topic uid, u32 partition, u16 n, n x u16 buffer (n 0: the ring's)
  *            < u16 n, n x u16 buffer                                 n fds (rw | r), same order
  *   RELEASE  > u8 role, u32 topic uid                                one handle fewer of that role
+ *   SEGMENT  > u32 topic uid, u32 partition, u8 by (0 offset, 1 seq), i64 value     the log file that holds it;
+ *                                                                        by seq: that segment's, or the next one
+ *            < u8 where (0 here, 1 in the ring, 2 before the log's start, 3 damaged, 4 lost: between two
+ *              files), u64 seq, i64 base, i64 end of it or the next one (0: in the ring),
+ *              u64 capacity, u64 first seq, u64 last seq (of all files)      fds, if here: log (r), index (r; may be missing)
  *   BELL     >                               < u32 bell              a doorbell for one consumer
  *   BELL_FREE > u32 bell
  *   TOPIC_CREATE > str name, u16 n, n x (str name, str value)        < u32 uid
@@ -32,8 +37,13 @@
  *   TOPIC_DESCRIBE > str name             < u32 uid, u16 n, n x (str name, str value, u8 is default)
  *   PARTITIONS > str name, u32 from       < u8 more, u16 n, n x (u32 partition, u32 state, i64 log start, i64 end,
  *                                           u64 active seq, u64 hot segments, u64 memory bytes, u64 pinned bytes,
- *                                           i64 stalled offset or -1, u32 its pid, u64 ms)
+ *                                           i64 stalled offset or -1, u32 its pid, u64 ms,
+ *                                           i64 durable end (-1: no files), u8 enum eg_disk_state)
  *                                           end: one behind the last offset that is taken. more, n 0: ask again
+ *   TRIM     > str topic, u32 partition, i64 before         records before this offset go (Kafka's DeleteRecords);
+ *                                                         -1: all that is on disk
+ *            < i64 log start
+ *   DISK_RESUME > str topic, u32 partition                  leave disk state ERROR after re-reading the medium
  *   STATUS   > u32 from                   < u8 more, u16 n, n x (str name, str value)
  *   SHUTDOWN > u8 keep memory
  */
@@ -64,6 +74,7 @@ struct eg_msg_header {
     X(5, RELEASE)                                                                                  \
     X(6, BELL)                                                                                     \
     X(7, BELL_FREE)                                                                                \
+    X(8, SEGMENT)                                                                                  \
     X(16, TOPIC_CREATE)                                                                            \
     X(17, TOPIC_ALTER)                                                                             \
     X(18, TOPIC_DELETE)                                                                            \
@@ -71,7 +82,9 @@ struct eg_msg_header {
     X(20, TOPIC_DESCRIBE)                                                                          \
     X(21, PARTITIONS)                                                                              \
     X(22, STATUS)                                                                                  \
-    X(23, SHUTDOWN)
+    X(23, SHUTDOWN)                                                                                \
+    X(24, TRIM)                                                                                    \
+    X(25, DISK_RESUME)
 
 enum eg_msg_type {
 #define EG_X(number, name) EG_MSG_##name = (number),

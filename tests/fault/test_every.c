@@ -24,7 +24,8 @@ enum {
     DEATHS = 4,   /* others that die with claims open */
     REQUESTS = 8, /* topics that come, grow and go; handles that come and go */
     RESTS = 16,   /* nobody produces for a while */
-    ONE_TOPIC = 32 /* others would be used instead */
+    ONE_TOPIC = 32, /* others would be used instead */
+    DISK = 64       /* storage=disk */
 };
 
 static const struct point {
@@ -78,6 +79,15 @@ static const struct point {
     /* the keeper */
     {"keep.sent", DAEMON, DEATHS, NULL},
     {"keep.taken", DAEMON, DEATHS, NULL},
+    /* to disk */
+    {"file.created", DAEMON, DISK, NULL},
+    {"file.renamed", DAEMON, DISK, NULL},
+    {"arch.copied", DAEMON, DISK, NULL},
+    {"arch.written", DAEMON, DISK, NULL},
+    {"arch.synced", DAEMON, DISK, NULL},
+    {"arch.mark", DAEMON, DISK, NULL},
+    {"trim.noted", 0, 0, "nothing is trimmed here: unit/daemon/archive"},
+    {"recover.cut", 0, 0, "a cold start, after which records may be missing: unit/daemon/recover"},
     /* the clean stop, which forgets all records: after all have been read */
     {"stop.begun", LAST_DAEMON, 0, NULL},
     {"stop.sealed", LAST_DAEMON, 0, NULL},
@@ -116,6 +126,8 @@ static void reach(const struct point *const *points, uint32_t count, unsigned wh
     plan.topics_at_start = plan.control.topics < 2 ? 1 : 2;
     for (uint32_t i = 0; i < plan.control.topics; i++)
         torture_plan_topic(&plan, i, 64 << 10, 3, i == 1);
+    for (uint32_t i = 0; i < plan.control.topics; i++)
+        plan.control.topic[i].disk = (with & DISK) != 0;
     plan.actions =
         (with & REQUESTS ? TORTURE_ADMINISTER : 0u) | (with & DEATHS ? TORTURE_KILL_PRODUCERS : 0u);
     for (uint32_t i = 0; i < count; i++) {

@@ -113,7 +113,7 @@ static void produce_one(struct eg_test_bus *b) {
 }
 
 static void kill_at(const char *point, int nth, bool hold) {
-    const eagre_setting_t settings[] = {{"segment.bytes", "64K"}};
+    const eagre_setting_t settings[] = {{"storage", "memory"}, {"segment.bytes", "64K"}};
     eagre_producer_options_t options = EAGRE_PRODUCER_OPTIONS_INIT;
     struct eg_test_bus b;
     char fault[64];
@@ -123,7 +123,7 @@ static void kill_at(const char *point, int nth, bool hold) {
     eg_bus_init(&b);
     assert_int_equal(eg_bus_try_start(&b, (const char *const[]){fault, NULL}, NULL), 0);
     OK(eagre_open(b.socket, &x.e));
-    OK(eagre_topic_create(x.e, "t", settings, 1));
+    OK(eagre_topic_create(x.e, "t", settings, 2));
     OK(eagre_producer_open(x.e, "t", &options, &x.p));
     OK(eagre_consumer_open(x.e, NULL, &x.c));
     OK(eagre_consumer_assign(x.c, "t", 0));

@@ -156,7 +156,7 @@ static int see_all(void) {
     return EAGRE_OK;
 }
 
-static const eagre_setting_t small[] = {{"segment.bytes", "64K"}, {"partitions", "2"}};
+static const eagre_setting_t small[] = {{"storage", "memory"}, {"segment.bytes", "64K"}, {"partitions", "2"}};
 static eagre_producer_t *other;
 static eagre_consumer_t *holder;
 
@@ -185,14 +185,14 @@ static void use_and_delete(size_t partitions) {
 }
 
 static void nothing(void) {}
-static void make_x(void) { OK(eagre_topic_create(e, "x", small, 2)); }
+static void make_x(void) { OK(eagre_topic_create(e, "x", small, 3)); }
 static void make_and_open_x(void) {
     make_x();
     OK(eagre_producer_open(e, "x", NULL, &other));
     OK(eg_put(other, "before"));
 }
 
-static int create(void) { return eagre_topic_create(e, "x", small, 2); }
+static int create(void) { return eagre_topic_create(e, "x", small, 3); }
 static void is_whole_or_not(int rc, bool killed) {
     size_t partitions;
     bool there = has_topic("x", &partitions);
@@ -396,7 +396,7 @@ static void say_errors(void) {
 }
 
 static void killed_anywhere(void **state) {
-    const eagre_setting_t settings[] = {{"segment.bytes", "64K"}, {"ring.segments", "4"}};
+    const eagre_setting_t settings[] = {{"storage", "memory"}, {"segment.bytes", "64K"}, {"ring.segments", "4"}};
     scene = *state;
     put_count = seen_count = 0;
     broken = NULL;
@@ -404,7 +404,7 @@ static void killed_anywhere(void **state) {
     eg_bus_init(&here);
     eg_bus_start(&here, NULL);
     OK(eagre_open(here.socket, &e));
-    OK(eagre_topic_create(e, "t", settings, 2));
+    OK(eagre_topic_create(e, "t", settings, 3));
     OK(eagre_producer_open(e, "t", NULL, &p));
     OK(eagre_consumer_open(e, NULL, &c));
     OK(eagre_consumer_assign(c, "t", 0));

@@ -22,6 +22,7 @@
 #include <unistd.h>
 
 #include "clients.h"
+#include "disk_io.h"
 #include "fuzz/fuzz.h"
 #include "proto/codec.h"
 #include "sys/clock.h"
@@ -147,6 +148,7 @@ static void forget_all(void) {
     for (uint32_t i = 1; i <= EG_CLIENTS_MAX && d.clients->count > 0; i++)
         if (d.clients->by_owner[i] != NULL)
             eg_client_free(&d, d.clients->by_owner[i]);
+    while (eg_io_wait(d.disk_io)) {} /* files of the topics that are gone */
     serve();
     FUZZ_REQUIRE(d.figures.sessions == 0 && d.figures.topics == 0 && d.figures.partitions == 0 &&
                  d.figures.clients == 0);

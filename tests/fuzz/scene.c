@@ -288,7 +288,7 @@ static int fetch_watched(struct eg_partition_map *m, uint32_t number) {
 }
 
 static const struct eg_map_ops watched_ops = {fetch_watched, fake_op_allocate, fake_op_wake_daemon,
-                                              fake_op_ring_bells};
+                                              fake_op_ring_bells, NULL, NULL};
 
 static void watch_map(struct eg_partition_map *m) {
     m->ops = &watched_ops;

@@ -79,11 +79,11 @@ static void run(const struct eg_test_bus *b, uint64_t from, uint64_t to) {
 
 static void make_topics(const struct eg_test_bus *b) {
     const eagre_setting_t settings[] = {
-        {"segment.bytes", "64K"}, {"partitions", "2"}, {"writers", "single"}};
+        {"storage", "memory"}, {"segment.bytes", "64K"}, {"partitions", "2"}, {"writers", "single"}};
     eagre_t *e;
     if (eagre_open(b->socket, &e) != EAGRE_OK ||
-        eagre_topic_create(e, SOAK_TOPIC, settings, 2) != EAGRE_OK ||
-        eagre_topic_create(e, SOAK_SINGLE, settings, 3) != EAGRE_OK)
+        eagre_topic_create(e, SOAK_TOPIC, settings, 3) != EAGRE_OK ||
+        eagre_topic_create(e, SOAK_SINGLE, settings, 4) != EAGRE_OK)
         fail_msg("%s", eagre_error_detail());
     eagre_close(e);
 }

@@ -136,9 +136,9 @@ static void sleep_on(void) {
 }
 
 static void create_and_delete(void) {
-    const eagre_setting_t settings[] = {{"segment.bytes", "64K"}, {"partitions", "2"}};
+    const eagre_setting_t settings[] = {{"storage", "memory"}, {"segment.bytes", "64K"}, {"partitions", "2"}};
     const eagre_setting_t more[] = {{"partitions", "3"}};
-    int rc = eagre_topic_create(e, own_topic, settings, 2);
+    int rc = eagre_topic_create(e, own_topic, settings, 3);
     if (rc != EAGRE_E_TOPIC_EXISTS) /* of one that died */
         must(rc, "create");
     if (draw(2) == 0) {

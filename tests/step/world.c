@@ -256,7 +256,7 @@ static void remove_logs(const char *dir) {
 }
 
 void step_world_open(struct step_world *w, bool single_writer) {
-    const eagre_setting_t settings[] = {{"segment.bytes", "64K"},
+    const eagre_setting_t settings[] = {{"storage", "memory"}, {"segment.bytes", "64K"},
                                         {"ring.segments", "3"},
                                         {"writers", single_writer ? "single" : "multi"}};
     *w = (struct step_world){0};
@@ -264,7 +264,7 @@ void step_world_open(struct step_world *w, bool single_writer) {
     eg_bus_start(&w->bus, NULL);
     open_logs(w);
     STEP_OK(eagre_open(w->bus.socket, &w->e));
-    STEP_OK(eagre_topic_create(w->e, STEP_TOPIC, settings, 3));
+    STEP_OK(eagre_topic_create(w->e, STEP_TOPIC, settings, 4));
     step_sink_open(&w->sink, w->e, w->dir, STEP_CONSUMER);
     step_seek(&w->sink, 0);
     if (single_writer)

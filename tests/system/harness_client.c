@@ -26,9 +26,9 @@ void eg_child_failed(const char *file, int line, const char *what) {
 }
 
 void eg_client_open(const char *socket_path) {
-    const eagre_setting_t settings[] = {{"segment.bytes", "64K"}};
+    const eagre_setting_t settings[] = {{"storage", "memory"}, {"segment.bytes", "64K"}};
     OK(eagre_open(socket_path, &e));
-    OK(eagre_topic_create(e, "t", settings, 1));
+    OK(eagre_topic_create(e, "t", settings, 2));
     OK(eagre_producer_open(e, "t", NULL, &p));
     OK(eagre_consumer_open(e, NULL, &c));
     OK(eagre_consumer_assign(c, "t", 0));

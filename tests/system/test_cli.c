@@ -37,7 +37,7 @@ static void expect(const struct eg_test_bus *b, int status, const char *out, con
 #define FEED(input, ...) EXPECT(0, "", "", (input), __VA_ARGS__)
 #define FAILS(status, err, ...) EXPECT((status), NULL, (err), NULL, __VA_ARGS__)
 
-#define SMALL "-c", "segment.bytes=64K"
+#define SMALL "-c", "segment.bytes=64K", "-c", "storage=memory"
 
 static char *output_of(const struct eg_test_bus *b, const char *const *argv) {
     struct eg_run r;
@@ -317,7 +317,7 @@ static void a_large_file_comes_back_whole(void **state) {
     for (size_t i = 0; i < n; i++)
         used += (size_t)sprintf(text + used, "%zu%.*s\n", i, (int)(i % 30),
                                 "..............................");
-    PRINTS("", "topic", "create", "t", "-c", "segment.bytes=4M");
+    PRINTS("", "topic", "create", "t", "-c", "segment.bytes=4M", "-c", "storage=memory");
     FEED(text, "produce", "t");
     PRINTS(text, "consume", "t", "-e");
     free(text);
@@ -336,7 +336,7 @@ static void a_delimiter_may_be_cut_in_two(void **state) {
         memcpy(lines + i * 4, "abc\n", 5);
     }
     fclose(f);
-    PRINTS("", "topic", "create", "t", "-c", "segment.bytes=16M");
+    PRINTS("", "topic", "create", "t", "-c", "segment.bytes=16M", "-c", "storage=memory");
     FEED(NULL, "produce", "t", "-D", "||", path);
     PRINTS(lines, "consume", "t", "-e");
     free(lines);

@@ -30,10 +30,10 @@ static eagre_producer_t *p;
 static eagre_consumer_t *c;
 
 static int setup(void **state) {
-    const eagre_setting_t settings[] = {{"segment.bytes", "64K"}};
+    const eagre_setting_t settings[] = {{"storage", "memory"}, {"segment.bytes", "64K"}};
     eg_setup_bus(state);
     OK(eagre_open(((struct eg_test_bus *)*state)->socket, &e));
-    OK(eagre_topic_create(e, "t", settings, 1));
+    OK(eagre_topic_create(e, "t", settings, 2));
     OK(eagre_producer_open(e, "t", NULL, &p));
     OK(eagre_consumer_open(e, NULL, &c));
     OK(eagre_consumer_assign(c, "t", 0));
@@ -442,7 +442,7 @@ static void owner_numbers_are_used_again(void **state) {
 }
 
 static void a_single_writer_is_one_at_a_time(void **state) {
-    const eagre_setting_t settings[] = {{"segment.bytes", "64K"}, {"writers", "single"}};
+    const eagre_setting_t settings[] = {{"storage", "memory"}, {"segment.bytes", "64K"}, {"writers", "single"}};
     eagre_producer_t *mine, *second;
     char pid[16];
     struct child k;
@@ -451,7 +451,7 @@ static void a_single_writer_is_one_at_a_time(void **state) {
     eagre_consumer_close(c);
     eagre_producer_close(p);
     p = NULL;
-    OK(eagre_topic_create(e, "t", settings, 2));
+    OK(eagre_topic_create(e, "t", settings, 3));
     OK(eagre_consumer_open(e, NULL, &c));
     OK(eagre_consumer_assign(c, "t", 0));
     OK(eagre_producer_open(e, "t", NULL, &mine));

@@ -33,9 +33,9 @@ static eagre_consumer_t *consumer;
 static int64_t produced;
 
 static void user_begins(const struct eg_test_bus *b) {
-    const eagre_setting_t settings[] = {{"segment.bytes", "64K"}};
+    const eagre_setting_t settings[] = {{"storage", "memory"}, {"segment.bytes", "64K"}};
     assert_int_equal(eagre_open(b->socket, &user), EAGRE_OK);
-    assert_int_equal(eagre_topic_create(user, "work", settings, 1), EAGRE_OK);
+    assert_int_equal(eagre_topic_create(user, "work", settings, 2), EAGRE_OK);
     assert_int_equal(eagre_producer_open(user, "work", NULL, &producer), EAGRE_OK);
     assert_int_equal(eagre_consumer_open(user, NULL, &consumer), EAGRE_OK);
     assert_int_equal(eagre_consumer_assign(consumer, "work", 0), EAGRE_OK);
@@ -290,7 +290,7 @@ static void peers_that_stop(void **state) {
 
 /* Who is at work is not bound by descriptors that the daemon does not have; who wants some is told. */
 static void no_descriptor_for_a_topic(void **state) {
-    const eagre_setting_t settings[] = {{"segment.bytes", "64K"}, {"ring.segments", "8"}, {"partitions", "4"}};
+    const eagre_setting_t settings[] = {{"storage", "memory"}, {"segment.bytes", "64K"}, {"ring.segments", "8"}, {"partitions", "4"}};
     struct eg_test_bus *b = *state;
     struct rlimit was;
     eagre_producer_t *p;
@@ -299,7 +299,7 @@ static void no_descriptor_for_a_topic(void **state) {
     struct rlimit few = {eg_count_fds(b->pid) + 8, was.rlim_max};
     assert_int_equal(prlimit(b->pid, RLIMIT_NOFILE, &few, NULL), 0);
     struct baseline before = measure(b);
-    int rc = eagre_topic_create(user, "more", settings, 3);
+    int rc = eagre_topic_create(user, "more", settings, 4);
     if (rc == EAGRE_OK) {
         rc = eagre_producer_open(user, "more", NULL, &p);
         eagre_message_t m = {.value = "x", .value_len = 1};
@@ -312,7 +312,7 @@ static void no_descriptor_for_a_topic(void **state) {
     eagre_topic_delete(user, "more");
     eg_wait_until(is_back, &before, "descriptors are what they were");
     assert_int_equal(prlimit(b->pid, RLIMIT_NOFILE, &was, NULL), 0);
-    assert_int_equal(eagre_topic_create(user, "more", settings, 3), EAGRE_OK);
+    assert_int_equal(eagre_topic_create(user, "more", settings, 4), EAGRE_OK);
     assert_int_equal(eagre_producer_open(user, "more", NULL, &p), EAGRE_OK);
     eagre_message_t m = {.value = "x", .value_len = 1, .partition = 3};
     assert_int_equal(eagre_produce(p, &m, NULL, NULL), EAGRE_OK);

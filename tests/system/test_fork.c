@@ -78,7 +78,7 @@ static void we_are_well(eagre_claim_t *open_claim) {
 #define FORKED(call) CHECK((call) == EAGRE_E_FORKED)
 
 static void use_everything(eagre_claim_t *open_claim) {
-    static const eagre_setting_t settings[] = {{"segment.bytes", "64K"}};
+    static const eagre_setting_t settings[] = {{"storage", "memory"}, {"segment.bytes", "64K"}};
     eagre_message_t m = {.value = "x", .value_len = 1};
     eagre_producer_t *p2;
     eagre_consumer_t *c2;
@@ -109,7 +109,7 @@ static void use_everything(eagre_claim_t *open_claim) {
     FORKED(eagre_consumer_fd(c, &fd));
     FORKED(eagre_producer_open(e, "t", NULL, &p2));
     FORKED(eagre_consumer_open(e, NULL, &c2));
-    FORKED(eagre_topic_create(e, "u", settings, 1));
+    FORKED(eagre_topic_create(e, "u", settings, 2));
     FORKED(eagre_topic_alter(e, "t", settings, 1));
     FORKED(eagre_topic_delete(e, "t"));
     FORKED(eagre_topic_describe(e, "t", &info));

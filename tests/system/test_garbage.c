@@ -42,7 +42,7 @@ static eagre_producer_t *good_producer;
 static eagre_consumer_t *good_consumer;
 static int64_t good_count;
 
-static const eagre_setting_t bad_settings[] = {{"segment.bytes", "64K"},
+static const eagre_setting_t bad_settings[] = {{"storage", "memory"}, {"segment.bytes", "64K"},
                                                {"ring.segments", "4"},
                                                {"partitions", "2"},
                                                {"access.produce", "user:65534"}};
@@ -293,7 +293,7 @@ static bool it_is_buried(void *ctx) {
 static size_t one_round(void) {
     int from[2];
     char byte = 0;
-    OK(eagre_topic_create(e, "bad", bad_settings, 4));
+    OK(eagre_topic_create(e, "bad", bad_settings, 5));
     clients_before = figure("clients");
     long long pid = figure("pid");
     assert_int_equal(pipe(from), 0);
@@ -332,7 +332,7 @@ static size_t one_round(void) {
 
 /* Made again, it is as good as any. */
 static void it_works(void) {
-    OK(eagre_topic_create(e, "bad", bad_settings, 4));
+    OK(eagre_topic_create(e, "bad", bad_settings, 5));
     for (int32_t k = 0; k < 2; k++)
         assert_int_equal(write_bad(k), EAGRE_OK);
     assert_int_equal(destroyed_partitions(), 0);
@@ -358,7 +358,7 @@ static void nonsense_everywhere(void **state) {
         assert_true(destroyed > 0); /* else nobody has looked at it */
     assert_int_equal(figure("memory.pinned"), 0);
     /* What a successor finds is nonsense, too. */
-    OK(eagre_topic_create(e, "bad", bad_settings, 4));
+    OK(eagre_topic_create(e, "bad", bad_settings, 5));
     pid_t child;
     int from[2];
     char byte;

@@ -95,12 +95,12 @@ static void connect_as(struct eg_raw *r) {
 }
 
 static int setup(void **state) {
-    const eagre_setting_t settings[] = {{"segment.bytes", "64K"}, {"writers", "single"}};
+    const eagre_setting_t settings[] = {{"storage", "memory"}, {"segment.bytes", "64K"}, {"writers", "single"}};
     eg_setup_bus(state);
     b = *state;
     assert_int_equal(eagre_open(b->socket, &e), 0);
-    assert_int_equal(eagre_topic_create(e, "single", settings, 2), 0);
-    assert_int_equal(eagre_topic_create(e, "multi", settings, 1), 0);
+    assert_int_equal(eagre_topic_create(e, "single", settings, 3), 0);
+    assert_int_equal(eagre_topic_create(e, "multi", settings, 2), 0);
     mine = calloc(1, sizeof(*mine));
     another = calloc(1, sizeof(*another));
     owner = 0;

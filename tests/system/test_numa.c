@@ -76,8 +76,8 @@ static int teardown(void **state) {
 }
 
 static void create(const char *name, const char *numa) {
-    const eagre_setting_t settings[] = {{"segment.bytes", "4M"}, {"numa", numa}};
-    OK(eagre_topic_create(e, name, settings, 2));
+    const eagre_setting_t settings[] = {{"storage", "memory"}, {"segment.bytes", "4M"}, {"numa", numa}};
+    OK(eagre_topic_create(e, name, settings, 3));
 }
 
 /* Produce some MiB and count on which nodes the pages lie. */

@@ -36,8 +36,8 @@
 static char large[2001];
 
 static void make_topic(const char *name, const char *segment, const char *partitions) {
-    const eagre_setting_t settings[] = {{"segment.bytes", segment}, {"partitions", partitions}};
-    OK(eagre_topic_create(e, name, settings, 2));
+    const eagre_setting_t settings[] = {{"storage", "memory"}, {"segment.bytes", segment}, {"partitions", partitions}};
+    OK(eagre_topic_create(e, name, settings, 3));
 }
 
 static eagre_producer_t *producer(const char *topic, int32_t max_block_ms) {
@@ -483,10 +483,10 @@ static void the_data_directory_is_full(void **state) {
     for (int i = 0; i < 20; i++) /* long settings take pages */
         snprintf(access + strlen(access), sizeof(access) - strlen(access), "user:%d,", 70000 + i);
     access[strlen(access) - 1] = '\0';
-    const eagre_setting_t settings[] = {{"segment.bytes", "64K"}, {"access.consume", access}};
+    const eagre_setting_t settings[] = {{"storage", "memory"}, {"segment.bytes", "64K"}, {"access.consume", access}};
     do {
         snprintf(name, sizeof(name), "more-%zu", made);
-        rc = eagre_topic_create(e, name, settings, 2);
+        rc = eagre_topic_create(e, name, settings, 3);
     } while (rc == EAGRE_OK && ++made < 2000);
     assert_int_equal(rc, EAGRE_E_IO);
     assert_non_null(strstr(eagre_error_detail(), b->data));
@@ -501,7 +501,7 @@ static void the_data_directory_is_full(void **state) {
     assert_true(rc == EAGRE_OK || rc == EAGRE_E_IO);
 
     assert_int_equal(unlink(filler), 0);
-    OK(eagre_topic_create(e, name, settings, 2));
+    OK(eagre_topic_create(e, name, settings, 3));
     OK(eagre_topic_alter(e, "t", &(eagre_setting_t){"partitions", "4"}, 1));
     OK(use("unused"));
     t_goes_on();

@@ -27,7 +27,7 @@
     (const eagre_setting_t[]){__VA_ARGS__},                                                        \
         sizeof((const eagre_setting_t[]){__VA_ARGS__}) / sizeof(eagre_setting_t)
 #define SMALL                                                                                      \
-    { "segment.bytes", "64K" }, { "ring.segments", "4" }
+    { "storage", "memory" }, { "segment.bytes", "64K" }, { "ring.segments", "4" }
 
 static struct eg_test_bus *b;
 static eagre_t *e; /* root's */

@@ -174,11 +174,11 @@ static void so_is_a_claim_held_by_a_program_that_works(void **state) {
 }
 
 static void a_single_writer_is_told_too(void **state) {
-    const eagre_setting_t settings[] = {{"segment.bytes", "64K"}, {"writers", "single"}};
+    const eagre_setting_t settings[] = {{"storage", "memory"}, {"segment.bytes", "64K"}, {"writers", "single"}};
     eagre_producer_t *single;
     eagre_claim_t claim;
     (void)state;
-    OK(eagre_topic_create(e, "s", settings, 2));
+    OK(eagre_topic_create(e, "s", settings, 3));
     OK(eagre_producer_open(e, "s", NULL, &single));
     OK(eg_put(single, "before"));
     OK(eagre_producer_claim(single, 0, SIZE_MAX, 5, &claim));

@@ -46,8 +46,8 @@ static struct eg_test_bus *bus;
 static eagre_t *e;
 
 static void make_topic(const char *name, const char *segment, const char *partitions) {
-    const eagre_setting_t settings[] = {{"segment.bytes", segment}, {"partitions", partitions}};
-    OK(eagre_topic_create(e, name, settings, 2));
+    const eagre_setting_t settings[] = {{"storage", "memory"}, {"segment.bytes", segment}, {"partitions", partitions}};
+    OK(eagre_topic_create(e, name, settings, 3));
 }
 
 static int setup(void **state) {
@@ -453,9 +453,9 @@ static void a_spinning_consumer_learns_it_too(void **state) {
 /* The request itself finds out that the instance was replaced: its grant counts once. */
 static void a_single_writer_opens_in_the_next_instance(void **state) {
     (void)state;
-    const eagre_setting_t settings[] = {{"segment.bytes", "64K"}, {"writers", "single"}};
+    const eagre_setting_t settings[] = {{"storage", "memory"}, {"segment.bytes", "64K"}, {"writers", "single"}};
     eagre_producer_t *p;
-    OK(eagre_topic_create(e, "s", settings, 2));
+    OK(eagre_topic_create(e, "s", settings, 3));
     for (int i = 0; i < 3; i++) {
         OK(eagre_producer_open(e, "s", NULL, &p));
         OK(put_number(p, 1));
@@ -614,16 +614,16 @@ static void memory_max_is_a_refusal_with_figures(void **state) {
     IS(eagre_topic_create(other, "large", large, 1), EAGRE_E_NO_MEMORY);
     SAYS("topic 'large' needs");
     SAYS("memory.max");
-    const eagre_setting_t fits[] = {{"segment.bytes", "64K"}};
+    const eagre_setting_t fits[] = {{"storage", "memory"}, {"segment.bytes", "64K"}};
     int n = 0, rc;
     char name[16];
     do {
         snprintf(name, sizeof(name), "fits-%d", n++);
-    } while ((rc = eagre_topic_create(other, name, fits, 1)) == EAGRE_OK && n < 100);
+    } while ((rc = eagre_topic_create(other, name, fits, 2)) == EAGRE_OK && n < 100);
     assert_int_equal(rc, EAGRE_E_NO_MEMORY);
     assert_true(n > 3);
     OK(eagre_topic_delete(other, "fits-0"));
-    OK(eagre_topic_create(other, name, fits, 1)); /* room again, without a restart */
+    OK(eagre_topic_create(other, name, fits, 2)); /* room again, without a restart */
     OK(eagre_close(other));
     eg_bus_remove(&small);
 }

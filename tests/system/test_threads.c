@@ -51,13 +51,13 @@ static void *consume_in_a_thread(void *arg) {
 }
 
 static void threads_with_handles_of_their_own(void **state) {
-    const eagre_setting_t settings[] = {{"segment.bytes", "1M"}}; /* nothing is lost */
+    const eagre_setting_t settings[] = {{"storage", "memory"}, {"segment.bytes", "1M"}}; /* nothing is lost */
     pthread_t thread[2 * THREADS];
     eagre_consumer_options_t o = EAGRE_CONSUMER_OPTIONS_INIT;
     void *failed;
     (void)state;
     o.auto_offset_reset = EAGRE_RESET_EARLIEST;
-    OK(eagre_topic_create(e, "many", settings, 1));
+    OK(eagre_topic_create(e, "many", settings, 2));
     for (uintptr_t i = 0; i < THREADS; i++) {
         eagre_consumer_t *by; /* opened here, used there: one thread at a time */
         OK(eagre_consumer_open(e, &o, &by));

@@ -50,11 +50,11 @@ static void alter(struct torture_client *k, uint32_t number) {
 
 /* A topic of its own: deleted under its producer. */
 static void scratch(struct torture_client *k) {
-    static const eagre_setting_t small[] = {{"segment.bytes", "64K"}, {"partitions", "2"}};
+    static const eagre_setting_t small[] = {{"storage", "memory"}, {"segment.bytes", "64K"}, {"partitions", "2"}};
     char name[32];
     eagre_producer_t *p = NULL;
     (void)snprintf(name, sizeof(name), "scratch%u", torture_pick(k, 3));
-    if (!done(eagre_topic_create(k->e, name, small, 2), EAGRE_E_TOPIC_EXISTS, "eagre_topic_create"))
+    if (!done(eagre_topic_create(k->e, name, small, 3), EAGRE_E_TOPIC_EXISTS, "eagre_topic_create"))
         return;
     int rc = eagre_producer_open(k->e, name, NULL, &p);
     if (done(rc, EAGRE_OK, "eagre_producer_open")) {

@@ -27,6 +27,7 @@ struct torture_topic {
      * window, what a consumer has not read is always in the ring: nobody may miss anything. */
     uint32_t window;
     bool single;                             /* writers=single: producer 0 has it */
+    bool disk;                               /* storage=disk */
     _Atomic uint32_t partitions;             /* 0: not created yet */
     _Atomic int64_t end[TORTURE_PARTITIONS]; /* behind the last acknowledged */
     _Atomic int64_t position[TORTURE_CLIENTS][TORTURE_PARTITIONS]; /* of each consumer */

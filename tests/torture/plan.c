@@ -75,9 +75,10 @@ int torture_create(eagre_t *e, const struct torture_topic *t, uint32_t number,
     (void)snprintf(segment, sizeof(segment), "%u", t->segment_bytes);
     (void)snprintf(slots, sizeof(slots), "%u", t->slots);
     (void)snprintf(count, sizeof(count), "%u", partitions);
-    const eagre_setting_t settings[] = {{"segment.bytes", segment},
+    const eagre_setting_t settings[] = {{"storage", t->disk ? "disk" : "memory"},
+                                        {"segment.bytes", segment},
                                         {"ring.segments", slots},
                                         {"partitions", count},
                                         {"writers", t->single ? "single" : "multi"}};
-    return eagre_topic_create(e, torture_topic_name(name, number), settings, 4);
+    return eagre_topic_create(e, torture_topic_name(name, number), settings, 5);
 }

@@ -74,6 +74,8 @@ struct fake {
     _Atomic uint64_t attach_cookie;
     _Atomic int attach_held; /* handles that it said are open; -1: it said nothing */
     char first_setting[64];
+    _Atomic uint32_t partition_asked; /* of the last TRIM */
+    _Atomic int64_t before_asked;
 
     int bus, bells, page, status, ring, waiters, event, buffers[FAKE_SLOTS];
     struct eg_bus *bus_map;
@@ -234,6 +236,8 @@ static void fake_partitions(struct eg_dec *in, struct fake_reply *r) {
     eg_enc_i64(&r->out, from == 0 ? -1 : 17);
     eg_enc_u32(&r->out, from == 0 ? 0 : 4711);
     eg_enc_u64(&r->out, 1000 * from);
+    eg_enc_i64(&r->out, from == 0 ? -1 : 101);
+    eg_enc_u8(&r->out, from == 0 ? EG_DISK_OK : EG_DISK_ERROR);
 }
 
 static int fake_handle(struct fake *f, const struct eg_msg_header *h, struct eg_dec *in,
@@ -288,6 +292,14 @@ static int fake_handle(struct fake *f, const struct eg_msg_header *h, struct eg_
     case EG_MSG_PARTITIONS:
         fake_partitions(in, r);
         return EAGRE_OK;
+    case EG_MSG_TRIM: {
+        char name[256];
+        eg_dec_str(in, name, sizeof(name));
+        f->partition_asked = eg_dec_u32(in);
+        f->before_asked = eg_dec_i64(in);
+        eg_enc_i64(&r->out, 4711);
+        return EAGRE_OK;
+    }
     case EG_MSG_STATUS: {
         uint32_t from = eg_dec_u32(in);
         eg_enc_u8(&r->out, from < 2);

@@ -65,7 +65,7 @@ static inline void no_ring(struct eg_partition_map *m, uint32_t word, uint64_t m
     (void)mask;
 }
 
-static const struct eg_map_ops ops = {fetch, allocate, no_wake, no_ring};
+static const struct eg_map_ops ops = {fetch, allocate, no_wake, no_ring, NULL, NULL};
 
 static inline void attach(struct eg_client *c, uint32_t owner, bool producer) {
     memset(c, 0, sizeof(*c));
@@ -79,12 +79,12 @@ static inline void attach(struct eg_client *c, uint32_t owner, bool producer) {
 }
 
 static inline void make_topic(const struct eg_change *changes, size_t count) {
-    struct eg_change all[16] = {{"segment.bytes", "64K"}};
+    struct eg_change all[16] = {{"segment.bytes", "64K"}, {"storage", "memory"}};
     struct eg_peer peer = {.uid = geteuid(), .sock = -1};
     uint32_t uid;
     for (size_t i = 0; i < count; i++)
-        all[i + 1] = changes[i];
-    if (eg_topic_create(&x.d, &peer, "t", all, count + 1, &uid) != EAGRE_OK)
+        all[i + 2] = changes[i];
+    if (eg_topic_create(&x.d, &peer, "t", all, count + 2, &uid) != EAGRE_OK)
         fail_msg("%s", eg_error_text());
     x.t = eg_topic_by_name(&x.d, "t");
     x.p = x.t->part[0];

@@ -40,11 +40,11 @@ static int teardown_burial(void **state) {
 }
 
 static struct eg_partition *topic(const char *name) {
-    struct eg_change changes[] = {{"segment.bytes", "4M"}, {"record.alignment", "8"}};
+    struct eg_change changes[] = {{"storage", "memory"}, {"segment.bytes", "4M"}, {"record.alignment", "8"}};
     struct eg_peer peer = {.uid = geteuid(), .sock = -1};
     uint32_t uid;
     int rc;
-    if (eg_topic_create(&x.d, &peer, name, changes, 2, &uid) != EAGRE_OK)
+    if (eg_topic_create(&x.d, &peer, name, changes, 3, &uid) != EAGRE_OK)
         fail_msg("%s", eg_error_text());
     struct eg_partition *p = eg_topic_by_name(&x.d, name)->part[0];
     assert_int_equal(eg_partition_open(&x.d, p), EAGRE_OK);

@@ -288,6 +288,50 @@ static void another_format_is_refused(void **state) {
     p->m = NULL;
 }
 
+static void put(const struct place *p, const char *name, const char *text) {
+    char path[96];
+    snprintf(path, sizeof(path), "%s/%s", p->dir, name);
+    int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    assert_true(fd >= 0 && write(fd, text, strlen(text)) == (ssize_t)strlen(text));
+    close(fd);
+}
+
+/* Cut off while it was made for the first time: by any rubbish that is left. */
+static void a_half_made_one_is_made_anew(void **state) {
+    struct place *p = *state;
+    char path[96];
+    eg_meta_close(p->m);
+    snprintf(path, sizeof(path), "%s/meta/data.mdb", p->dir);
+    assert_int_equal(unlink(path), 0);
+    put(p, "meta/making", "rubbish");
+    put(p, "meta/making-lock", "rubbish");
+    assert_int_equal(eg_meta_open(p->dir, &p->m), 0);
+    snprintf(path, sizeof(path), "%s/meta/making", p->dir);
+    assert_int_not_equal(access(path, F_OK), 0);
+    snprintf(path, sizeof(path), "%s/meta/making-lock", p->dir);
+    assert_int_not_equal(access(path, F_OK), 0);
+}
+
+/* Its ids would be given out again, and files of topics be taken for those of others. */
+static void none_is_made_where_log_files_are(void **state) {
+    struct place *p = *state;
+    char path[96], log[96];
+    eg_meta_close(p->m);
+    p->m = NULL;
+    snprintf(path, sizeof(path), "%s/meta/data.mdb", p->dir);
+    assert_int_equal(unlink(path), 0);
+    snprintf(log, sizeof(log), "%s/log", p->dir);
+    snprintf(path, sizeof(path), "%s/log/t12", p->dir);
+    assert_int_equal(mkdir(log, 0700) | mkdir(path, 0700), 0);
+    assert_int_equal(eg_meta_open(p->dir, &p->m), EAGRE_E_CORRUPT);
+    assert_non_null(strstr(eg_error_text(), "data.mdb, which knows them, is missing"));
+    assert_int_equal(rmdir(path), 0);
+    snprintf(path, sizeof(path), "%s/log/t12.gone", p->dir); /* a deleted topic's do not matter */
+    assert_int_equal(mkdir(path, 0700), 0);
+    assert_int_equal(eg_meta_open(p->dir, &p->m), 0);
+    assert_int_equal(rmdir(path) | rmdir(log), 0);
+}
+
 static void no_directory(void **state) {
     struct eg_meta *m = NULL;
     (void)state;
@@ -311,6 +355,8 @@ int main(void) {
         TEST(a_change_survives_sigkill),
         TEST(records_that_make_no_sense_are_named),
         TEST(another_format_is_refused),
+        TEST(a_half_made_one_is_made_anew),
+        TEST(none_is_made_where_log_files_are),
         cmocka_unit_test(no_directory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -56,8 +56,11 @@ static void defaults_are_valid_and_as_documented(void **state) {
     assert_int_equal(s.v[EG_SET_SEGMENT_BYTES], 64 << 20);
     assert_int_equal(s.v[EG_SET_RING_SEGMENTS], 3);
     assert_int_equal(s.v[EG_SET_RECORD_ALIGNMENT], 64);
-    assert_int_equal(s.v[EG_SET_STORAGE], EG_STORAGE_MEMORY);
-    assert_int_equal(s.v[EG_SET_RETENTION_MS], -1);
+    assert_int_equal(s.v[EG_SET_STORAGE], EG_STORAGE_DISK);
+    assert_int_equal(s.v[EG_SET_RETENTION_MS], INT64_C(7) * 24 * 3600 * 1000);
+    assert_int_equal(s.v[EG_SET_SEGMENT_MS], INT64_C(7) * 24 * 3600 * 1000);
+    assert_int_equal(s.v[EG_SET_FLUSH_MS], 1000);
+    assert_int_equal(s.v[EG_SET_FLUSH_BYTES], 16 << 20);
     assert_int_equal(s.v[EG_SET_RETENTION_BYTES], -1);
     assert_int_equal(s.v[EG_SET_MAX_MESSAGE_BYTES], (8 << 20) - 32);
     assert_int_equal(s.v[EG_SET_PINNED_BYTES_MAX], 128 << 20);
@@ -149,10 +152,16 @@ static void unknown_settings_suggest_the_nearest(void **state) {
     assert_null(strstr(eg_error_text(), "did you mean"));
 }
 
-static void disk_is_said_to_be_unsupported(void **state) {
+static void how_long_records_stay_depends_on_where_they_are(void **state) {
+    char buf[32];
     (void)state;
-    assert_int_equal(set("storage", "disk"), EAGRE_E_UNSUPPORTED);
-    assert_non_null(strstr(eg_error_text(), "not supported by this version"));
+    accepted("storage", "disk", "disk");
+    assert_string_equal(eg_settings_print(&s, EG_SET_RETENTION_MS, buf, sizeof(buf)), "604800000");
+    accepted("storage", "memory", "memory");
+    assert_string_equal(eg_settings_print(&s, EG_SET_RETENTION_MS, buf, sizeof(buf)), "-1");
+    accepted("retention.ms", "5", "5");
+    accepted("storage", "disk", "disk");
+    assert_string_equal(eg_settings_print(&s, EG_SET_RETENTION_MS, buf, sizeof(buf)), "5");
     refused("storage", "tape", "memory");
 }
 
@@ -237,7 +246,7 @@ int main(void) {
         cmocka_unit_test_setup(the_largest_record_depends_on_the_segment, fresh),
         cmocka_unit_test_setup(hugetlb_needs_whole_huge_pages, fresh),
         cmocka_unit_test_setup(unknown_settings_suggest_the_nearest, fresh),
-        cmocka_unit_test_setup(disk_is_said_to_be_unsupported, fresh),
+        cmocka_unit_test_setup(how_long_records_stay_depends_on_where_they_are, fresh),
         cmocka_unit_test_setup(alterations_know_what_is_fixed, fresh),
         cmocka_unit_test_setup(settings_survive_being_stored, fresh),
         cmocka_unit_test(topic_names_follow_kafka),

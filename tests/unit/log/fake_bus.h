@@ -268,7 +268,7 @@ static inline void fake_op_ring_bells(struct eg_partition_map *m, uint32_t word,
     }
 }
 
-static const struct eg_map_ops fake_ops = {fake_op_fetch, fake_op_allocate, fake_op_wake_daemon, fake_op_ring_bells};
+static const struct eg_map_ops fake_ops = {fake_op_fetch, fake_op_allocate, fake_op_wake_daemon, fake_op_ring_bells, NULL, NULL};
 
 /* Buffers are mapped when they are needed. */
 static inline void fake_map_open(struct fake_bus *b, struct eg_partition_map *m, bool writable) {

@@ -175,12 +175,50 @@ static void membarrier_replaces_the_other_sides_fence(void **state) {
     (void)pthread_join(thread, NULL);
 }
 
+struct sleeper {
+    _Atomic uint32_t *word;
+    uint32_t bits;
+    pid_t pid;
+};
+
+static void begin_sleep(struct sleeper *s) {
+    s->pid = fork();
+    if (s->pid == 0)
+        _exit(eg_futex_wait_bits(s->word, 0, s->bits, 30 * EG_NS_PER_S));
+    until_asleep(s->pid);
+}
+
+static void end_sleep(const struct sleeper *s) {
+    int status;
+    assert_int_equal(waitpid(s->pid, &status, 0), s->pid);
+    assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+}
+
+static void bits_wake_whom_they_are_for(void **state) {
+    (void)state;
+    int fd;
+    _Atomic uint32_t *word = map_word(&fd);
+    struct sleeper one = {word, 1, 0}, two = {word, 2, 0}, any = {word, UINT32_MAX, 0};
+    begin_sleep(&one);
+    begin_sleep(&two);
+    begin_sleep(&any);
+    eg_futex_wake_bits(word, 2); /* the word is as before: who wakes was woken */
+    end_sleep(&two);
+    end_sleep(&any);
+    until_asleep(one.pid);
+    eg_futex_wake_bits(word, 5);
+    end_sleep(&one);
+    eg_unmap((void *)word, 4096);
+    (void)close(fd);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(returns_at_once_if_the_value_differs),
         cmocka_unit_test(times_out),
         cmocka_unit_test(wakes_a_process_with_a_read_only_mapping),
         cmocka_unit_test(a_signal_is_no_time_out),
+        cmocka_unit_test(bits_wake_whom_they_are_for),
         cmocka_unit_test(the_environment_forbids_membarrier),
         cmocka_unit_test(membarrier_replaces_the_other_sides_fence),
     };

@@ -156,7 +156,8 @@ static int see_all(void) {
     return EAGRE_OK;
 }
 
-static const eagre_setting_t small[] = {{"storage", "memory"}, {"segment.bytes", "64K"}, {"partitions", "2"}};
+static const eagre_setting_t small[] = {
+    {"storage", "memory"}, {"segment.bytes", "64K"}, {"partitions", "2"}};
 static eagre_producer_t *other;
 static eagre_consumer_t *holder;
 
@@ -317,7 +318,8 @@ static void has_recovered(int rc, bool killed) {
 static size_t flushed;
 static int64_t trimmed;
 static void make_files(void) {
-    const eagre_setting_t files[] = {{"storage", "disk"}, {"segment.bytes", "64K"}, {"ring.segments", "3"}, {"flush.ms", "1"}};
+    const eagre_setting_t files[] = {
+        {"storage", "disk"}, {"segment.bytes", "64K"}, {"ring.segments", "3"}, {"flush.ms", "1"}};
     eagre_producer_options_t o = EAGRE_PRODUCER_OPTIONS_INIT;
     o.acks = EAGRE_ACKS_DISK;
     OK(eagre_topic_create(e, "x", files, 4));
@@ -333,7 +335,8 @@ static int write_files(void) {
         eagre_message_t m = {.value = value, .value_len = sizeof(value), .partition = 0};
         rc = eagre_produce(other, &m, NULL, NULL);
         int64_t start; /* who asks while nobody is there is told so */
-        if (rc == EAGRE_OK && flushed % 30 == 29 && eagre_topic_trim(e, "x", 0, (int64_t)flushed - 15, &start) == EAGRE_OK)
+        if (rc == EAGRE_OK && flushed % 30 == 29 &&
+            eagre_topic_trim(e, "x", 0, (int64_t)flushed - 15, &start) == EAGRE_OK)
             trimmed = start;
     }
     return rc;
@@ -357,7 +360,8 @@ static void has_files(int rc, bool killed) {
         assert_true(n > 0);
         for (size_t i = 0; i < n; i++, next++)
             if (r[i].offset != (int64_t)next || strtoul(r[i].value, NULL, 10) != next)
-                fail_msg("offset %zu: there is offset %lld, record %s", next, (long long)r[i].offset, (const char *)r[i].value);
+                fail_msg("offset %zu: there is offset %lld, record %s", next,
+                         (long long)r[i].offset, (const char *)r[i].value);
     }
     eagre_consumer_close(by);
     eagre_producer_close(other);
@@ -446,7 +450,8 @@ static void say_errors(void) {
 }
 
 static void killed_anywhere(void **state) {
-    const eagre_setting_t settings[] = {{"storage", "memory"}, {"segment.bytes", "64K"}, {"ring.segments", "4"}};
+    const eagre_setting_t settings[] = {
+        {"storage", "memory"}, {"segment.bytes", "64K"}, {"ring.segments", "4"}};
     scene = *state;
     put_count = seen_count = 0;
     broken = NULL;

@@ -156,7 +156,8 @@ static int see_all(void) {
     return EAGRE_OK;
 }
 
-static const eagre_setting_t small[] = {{"storage", "memory"}, {"segment.bytes", "64K"}, {"partitions", "2"}};
+static const eagre_setting_t small[] = {
+    {"storage", "memory"}, {"segment.bytes", "64K"}, {"partitions", "2"}};
 static eagre_producer_t *other;
 static eagre_consumer_t *holder;
 
@@ -313,6 +314,60 @@ static void has_recovered(int rc, bool killed) {
     eagre_consumer_close(holder);
 }
 
+/* Flushes, new files, and files that go: what is acknowledged as durable, or trimmed, stays so. */
+static size_t flushed;
+static int64_t trimmed;
+static void make_files(void) {
+    const eagre_setting_t files[] = {
+        {"storage", "disk"}, {"segment.bytes", "64K"}, {"ring.segments", "3"}, {"flush.ms", "1"}};
+    eagre_producer_options_t o = EAGRE_PRODUCER_OPTIONS_INIT;
+    o.acks = EAGRE_ACKS_DISK;
+    OK(eagre_topic_create(e, "x", files, 4));
+    OK(eagre_producer_open(e, "x", &o, &other));
+    flushed = 0;
+    trimmed = 0;
+}
+static int write_files(void) {
+    static char value[1500];
+    int rc = EAGRE_OK;
+    for (; rc == EAGRE_OK && flushed < 110; flushed += rc == EAGRE_OK) {
+        snprintf(value, sizeof(value), "%zu", flushed);
+        eagre_message_t m = {.value = value, .value_len = sizeof(value), .partition = 0};
+        rc = eagre_produce(other, &m, NULL, NULL);
+        int64_t start; /* who asks while nobody is there is told so */
+        if (rc == EAGRE_OK && flushed % 30 == 29 &&
+            eagre_topic_trim(e, "x", 0, (int64_t)flushed - 15, &start) == EAGRE_OK)
+            trimmed = start;
+    }
+    return rc;
+}
+static void has_files(int rc, bool killed) {
+    eagre_consumer_options_t o = EAGRE_CONSUMER_OPTIONS_INIT;
+    eagre_consumer_t *by;
+    int64_t start;
+    (void)killed;
+    assert_int_equal(rc, EAGRE_OK); /* the next daemon goes on with the flush */
+    o.auto_offset_reset = EAGRE_RESET_EARLIEST;
+    o.isolation = EAGRE_ISOLATION_DURABLE;
+    OK(eagre_consumer_open(e, &o, &by));
+    OK(eagre_consumer_assign(by, "x", 0));
+    OK(eagre_consumer_beginning_offset(by, "x", 0, &start));
+    assert_in_range(start, trimmed, flushed - 15);
+    for (size_t next = (size_t)start; next < flushed;) {
+        eagre_record_t r[16];
+        size_t n = 0;
+        OK(eagre_consumer_poll(by, r, 16, EG_TEST_LIMIT_MS, &n));
+        assert_true(n > 0);
+        for (size_t i = 0; i < n; i++, next++)
+            if (r[i].offset != (int64_t)next || strtoul(r[i].value, NULL, 10) != next)
+                fail_msg("offset %zu: there is offset %lld, record %s", next,
+                         (long long)r[i].offset, (const char *)r[i].value);
+    }
+    eagre_consumer_close(by);
+    eagre_producer_close(other);
+    OK(eagre_topic_delete(e, "x"));
+}
+
 static const struct scene scenes[] = {
     {"create", nothing, create, is_whole_or_not, false},
     {"grow", make_and_open_x, grow, has_grown_or_not, false},
@@ -320,6 +375,7 @@ static const struct scene scenes[] = {
     {"open", make_x, open_and_use, is_open, false},
     {"turn", nothing, turn, has_turned, false},
     {"swap", hold, turn, has_turned_and_lets_go, false},
+    {"files", make_files, write_files, has_files, false},
     {"bury", another_claims, kill_it, is_buried, false},
     {"start", leave_work, wait_for_it, has_recovered, true},
 };
@@ -396,7 +452,8 @@ static void say_errors(void) {
 }
 
 static void killed_anywhere(void **state) {
-    const eagre_setting_t settings[] = {{"storage", "memory"}, {"segment.bytes", "64K"}, {"ring.segments", "4"}};
+    const eagre_setting_t settings[] = {
+        {"storage", "memory"}, {"segment.bytes", "64K"}, {"ring.segments", "4"}};
     scene = *state;
     put_count = seen_count = 0;
     broken = NULL;

@@ -57,9 +57,7 @@ static struct baseline {
 } file[FILES];
 static bool unclean;
 static uint64_t mark; /* of the last file: what was noted to be durable of it */
-static struct outcomes {
-    unsigned long good, damaged, cut;
-} outcomes;
+static struct outcomes { unsigned long good, damaged, cut; } outcomes;
 
 /* ---- the log ------------------------------------------------------------------------------------------------ */
 
@@ -70,7 +68,8 @@ static void must(int rc, const char *what) {
 
 /* 2 segments and some, in many flushes. */
 static void make(bool kill_it) {
-    const eagre_setting_t settings[] = {{"segment.bytes", "64K"}, {"storage", "disk"}, {"flush.ms", "1"}};
+    const eagre_setting_t settings[] = {
+        {"segment.bytes", "64K"}, {"storage", "disk"}, {"flush.ms", "1"}};
     eagre_producer_options_t o = EAGRE_PRODUCER_OPTIONS_INIT;
     static uint8_t value[8000];
     eagre_t *e;
@@ -87,7 +86,9 @@ static void make(bool kill_it) {
         size_t n = i % 3 == 0 ? 6000 : i % 3 == 1 ? 17 : 3000;
         for (size_t at = 0; at < n; at++)
             value[at] = (uint8_t)eg_rand_next(&random);
-        eagre_message_t m[3] = {{.value = value, .value_len = n}, {.value = value, .value_len = 9}, {.value = value, .value_len = 40}};
+        eagre_message_t m[3] = {{.value = value, .value_len = n},
+                                {.value = value, .value_len = 9},
+                                {.value = value, .value_len = 40}};
         if (i % 5 == 4)
             must(eagre_produce_batch(p, 0, m, 3, NULL), "batch"); /* a flush of several frames */
         else
@@ -127,7 +128,8 @@ static void store(const char *path, const uint8_t *bytes, size_t n) {
 }
 
 static uint32_t hash_of(const struct eg_frame_view *v) {
-    return eg_crc32c(eg_crc32c((uint32_t)v->timestamp_ns, v->key, v->key_length), v->value, v->value_length);
+    return eg_crc32c(eg_crc32c((uint32_t)v->timestamp_ns, v->key, v->key_length), v->value,
+                     v->value_length);
 }
 
 static int find(void *ctx, const struct eg_meta_topic *t) {
@@ -157,13 +159,14 @@ static void read_baseline(void) {
         eg_logfile_init(&l, &id, f->bytes, f->size);
         eg_logfile_iter_init(&it, &l, EG_SEGMENT_DATA, 0);
         for (enum eg_logfile_step step; (step = eg_logfile_next(&it)) <= EG_STEP_END;) {
-            f->frame[f->frames++] = (struct frame){.pos = it.frame.pos,
-                                                   .length = step == EG_STEP_END ? EG_FRAME_HEADER : it.frame.length,
-                                                   .offset = id.base + it.frame.index,
-                                                   .hash = step == EG_STEP_RECORD ? hash_of(&it.frame.view) : 0,
-                                                   .flush = it.frame.flush,
-                                                   .record = step == EG_STEP_RECORD,
-                                                   .end = step == EG_STEP_END};
+            f->frame[f->frames++] =
+                (struct frame){.pos = it.frame.pos,
+                               .length = step == EG_STEP_END ? EG_FRAME_HEADER : it.frame.length,
+                               .offset = id.base + it.frame.index,
+                               .hash = step == EG_STEP_RECORD ? hash_of(&it.frame.view) : 0,
+                               .flush = it.frame.flush,
+                               .record = step == EG_STEP_RECORD,
+                               .end = step == EG_STEP_END};
             f->records += step == EG_STEP_RECORD;
             if (step == EG_STEP_END)
                 break;
@@ -188,7 +191,8 @@ struct found {
 };
 
 /* All that can be read of a file is as it was. */
-static void read_file(const struct eg_log_file *f, const struct baseline *b, struct found *out, const char *what) {
+static void read_file(const struct eg_log_file *f, const struct baseline *b, struct found *out,
+                      const char *what) {
     static uint8_t bytes[SEGMENT];
     struct eg_logfile_id id;
     struct eg_logfile l;
@@ -208,9 +212,10 @@ static void read_file(const struct eg_log_file *f, const struct baseline *b, str
             continue;
         while (k < b->frames && !b->frame[k].record)
             k++;
-        if (k == b->frames || b->frame[k].offset != id.base + it.frame.index || b->frame[k].hash != hash_of(&it.frame.view))
-            fail_msg("%s: segment %" PRIu64 ": a record at offset %" PRId64 " that was not there", what, f->seq,
-                     id.base + it.frame.index);
+        if (k == b->frames || b->frame[k].offset != id.base + it.frame.index ||
+            b->frame[k].hash != hash_of(&it.frame.view))
+            fail_msg("%s: segment %" PRIu64 ": a record at offset %" PRId64 " that was not there",
+                     what, f->seq, id.base + it.frame.index);
         k++;
         out->records++;
     }
@@ -227,7 +232,8 @@ static bool may_be_torn(const struct baseline *b, size_t at) {
 }
 
 /* seq, at: what is damaged; at behind the file: nothing is. flipped: only that. */
-static void check(uint64_t seq, size_t at, bool flipped, const uint8_t *damaged, size_t size, const char *what) {
+static void check(uint64_t seq, size_t at, bool flipped, const uint8_t *damaged, size_t size,
+                  const char *what) {
     static uint8_t after[SEGMENT];
     struct eg_recovered r;
     struct found f[FILES] = {{0}};
@@ -245,8 +251,10 @@ static void check(uint64_t seq, size_t at, bool flipped, const uint8_t *damaged,
         read_file(x, &file[x->seq], &f[x->seq], what);
     }
     for (uint64_t i = 0; i < FILES; i++)
-        if (i != seq && (!f[i].listed || f[i].bad || f[i].damaged || f[i].records != file[i].records))
-            fail_msg("%s: it is segment %" PRIu64 " that has %zu records, not %zu", what, i, f[i].records, file[i].records);
+        if (i != seq &&
+            (!f[i].listed || f[i].bad || f[i].damaged || f[i].records != file[i].records))
+            fail_msg("%s: it is segment %" PRIu64 " that has %zu records, not %zu", what, i,
+                     f[i].records, file[i].records);
     const struct baseline *b = &file[seq];
     if (f[seq].listed && !f[seq].bad && !f[seq].damaged) {
         outcomes.good++;
@@ -266,7 +274,8 @@ static void check(uint64_t seq, size_t at, bool flipped, const uint8_t *damaged,
         } else {
             outcomes.cut++;
             if (!unclean || seq != FILES - 1 || at < mark || (flipped && !may_be_torn(b, at)))
-                fail_msg("%s: it was cut (to %zu bytes), although it was known to be on disk", what, n);
+                fail_msg("%s: it was cut (to %zu bytes), although it was known to be on disk", what,
+                         n);
         }
     }
     eg_files_free(&r.files);
@@ -290,8 +299,8 @@ static void flip(uint64_t seq, unsigned stride) {
                 continue;
             memcpy(bytes, b->bytes, b->size);
             bytes[at] ^= masks[m];
-            snprintf(what, sizeof(what), "%s, segment %" PRIu64 ", byte %zu ^ %02x", unclean ? "killed" : "stopped", seq, at,
-                     masks[m]);
+            snprintf(what, sizeof(what), "%s, segment %" PRIu64 ", byte %zu ^ %02x",
+                     unclean ? "killed" : "stopped", seq, at, masks[m]);
             store(path_of(seq, ".log"), bytes, b->size);
             check(seq, at, true, bytes, b->size, what);
         }
@@ -335,7 +344,8 @@ static void whole(uint64_t seq) {
             memcpy(bytes, b->bytes, b->size);
             for (size_t at = from; at < b->size; at++)
                 bytes[at] = kind == 0 ? 0 : (uint8_t)eg_rand_next(&random);
-            snprintf(what, sizeof(what), "segment %" PRIu64 " %s from byte %zu", seq, kind == 0 ? "zeroed" : "random", from);
+            snprintf(what, sizeof(what), "segment %" PRIu64 " %s from byte %zu", seq,
+                     kind == 0 ? "zeroed" : "random", from);
             store(path_of(seq, ".log"), bytes, b->size);
             check(seq, from, false, bytes, b->size, what);
         }
@@ -351,8 +361,8 @@ void flip_all(unsigned stride) {
             flip_index(seq);
             whole(seq);
         }
-        printf("%s: good as before %lu, reported %lu, cut %lu\n", kill_it ? "killed" : "stopped", outcomes.good,
-               outcomes.damaged, outcomes.cut);
+        printf("%s: good as before %lu, reported %lu, cut %lu\n", kill_it ? "killed" : "stopped",
+               outcomes.good, outcomes.damaged, outcomes.cut);
         eg_meta_close(d.meta);
         eg_bus_remove(&bus);
     }

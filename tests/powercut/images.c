@@ -109,7 +109,8 @@ static struct object *parent_of(const struct images *im, const char *path, const
     return dir;
 }
 
-static void change(struct object *dir, uint64_t position, const char *drop, const char *add, struct object *is) {
+static void change(struct object *dir, uint64_t position, const char *drop, const char *add,
+                   struct object *is) {
     dir->changes = grown(dir->changes, (dir->change_count + 1) * sizeof(*dir->changes));
     dir->changes[dir->change_count++] = (struct change){.position = position,
                                                         .drop = drop != NULL ? strdup(drop) : NULL,
@@ -196,7 +197,9 @@ static void sync_object(struct object *o, const struct images *im, uint64_t befo
         memmove(o->changes, o->changes + n, o->change_count * sizeof(*o->changes));
         return;
     }
-    for (; n < o->pending_count && (uint64_t)((uint8_t *)o->pending[n] - (uint8_t *)im->log) < before; n++)
+    for (;
+         n < o->pending_count && (uint64_t)((uint8_t *)o->pending[n] - (uint8_t *)im->log) < before;
+         n++)
         apply(o, o->pending[n]);
     o->pending_count -= n;
     memmove(o->pending, o->pending + n, o->pending_count * sizeof(struct record *));
@@ -251,7 +254,9 @@ uint64_t images_position(const struct images *im) { return im->at; }
 
 enum mode { OLD = 0, NEW, PREFIX, SECTORS, PAGES, ONE_TORN, LAST_FIRST, MODES };
 
-static uint64_t dice(struct images *im, uint64_t sides) { return eg_rand_next(&im->random) % sides; }
+static uint64_t dice(struct images *im, uint64_t sides) {
+    return eg_rand_next(&im->random) % sides;
+}
 
 /* One mode for all, or one for each object. */
 static enum mode mode_of(struct images *im) {
@@ -270,7 +275,8 @@ static uint32_t version(struct images *im, uint32_t n) {
 }
 
 /* Each unit (a sector, or a page) of the file has seen any number of the writes that touched it. */
-static void torn(struct images *im, const struct object *from, struct object *to, size_t first, size_t last, uint32_t unit) {
+static void torn(struct images *im, const struct object *from, struct object *to, size_t first,
+                 size_t last, uint32_t unit) {
     uint64_t most = to->size, size = to->size;
     for (size_t i = first; i < last; i++) {
         size = size_after(size, from->pending[i]);
@@ -286,7 +292,9 @@ static void torn(struct images *im, const struct object *from, struct object *to
         size = to->size;
         for (size_t i = first; i < last; i++) {
             const struct record *r = from->pending[i];
-            uint64_t low = r->at, high = r->op == RECORD_WRITE ? r->at + r->bytes : r->op == RECORD_TRUNCATE ? size : r->at;
+            uint64_t low = r->at, high = r->op == RECORD_WRITE      ? r->at + r->bytes
+                                         : r->op == RECORD_TRUNCATE ? size
+                                                                    : r->at;
             size = size_after(size, r);
             for (uint64_t u = low / unit; low < high && u < (high + unit - 1) / unit; u++) {
                 if (pass == 0) {
@@ -295,7 +303,8 @@ static void torn(struct images *im, const struct object *from, struct object *to
                 }
                 if (seen[u]++ >= limit[u])
                     continue;
-                uint64_t a = u * unit > low ? u * unit : low, b = (u + 1) * unit < high ? (u + 1) * unit : high;
+                uint64_t a = u * unit > low ? u * unit : low,
+                         b = (u + 1) * unit < high ? (u + 1) * unit : high;
                 if (r->op == RECORD_WRITE)
                     memcpy(to->data + a, r->data + (a - r->at), b - a);
                 else
@@ -308,7 +317,8 @@ static void torn(struct images *im, const struct object *from, struct object *to
     uint32_t sizes = version(im, (uint32_t)(last - first));
     for (size_t i = first; i < first + sizes; i++)
         final = size_after(final, from->pending[i]);
-    memset(to->data + (final < to->cap ? final : to->cap), 0, final < to->cap ? to->cap - final : 0);
+    memset(to->data + (final < to->cap ? final : to->cap), 0,
+           final < to->cap ? to->cap - final : 0);
     room(&to->data, &to->cap, final);
     to->size = final;
     free(seen);
@@ -337,7 +347,8 @@ static void put_file(struct images *im, const struct object *o, const char *path
             }
         break;
     case LAST_FIRST: /* not the first, but all that came later */
-        for (n = o->pending_count > 0 ? 1 + dice(im, o->pending_count) : 0; n < o->pending_count; n++)
+        for (n = o->pending_count > 0 ? 1 + dice(im, o->pending_count) : 0; n < o->pending_count;
+             n++)
             apply(&copy, o->pending[n]);
         break;
     default:
@@ -347,7 +358,8 @@ static void put_file(struct images *im, const struct object *o, const char *path
     uint64_t bytes = copy.size;
     while (bytes > 0 && copy.data[bytes - 1] == 0)
         bytes--;
-    if (fd < 0 || pwrite(fd, copy.data, bytes, 0) != (ssize_t)bytes || ftruncate(fd, (off_t)copy.size) != 0)
+    if (fd < 0 || pwrite(fd, copy.data, bytes, 0) != (ssize_t)bytes ||
+        ftruncate(fd, (off_t)copy.size) != 0)
         abort();
     close(fd);
     free(copy.data);
@@ -426,7 +438,8 @@ static bool differs(struct images *im, const struct object *o, const char *path)
             bad = strcmp(list[i].name, LMDB_LOCK) != 0 && differs(im, list[i].is, text);
         }
         if (!bad && there != count)
-            bad = snprintf(difference, sizeof(difference), "%s has %zu entries, recorded are %zu", path, there, count) > 0;
+            bad = snprintf(difference, sizeof(difference), "%s has %zu entries, recorded are %zu",
+                           path, there, count) > 0;
         entries_free(list, count);
         return bad;
     }
@@ -437,13 +450,16 @@ static bool differs(struct images *im, const struct object *o, const char *path)
         apply(&copy, o->pending[n]);
     uint8_t *now = grown(NULL, (size_t)st.st_size + 1);
     int fd = open(path, O_RDONLY | O_CLOEXEC);
-    bool same = fd >= 0 && pread(fd, now, (size_t)st.st_size, 0) == st.st_size && (uint64_t)st.st_size == copy.size;
+    bool same = fd >= 0 && pread(fd, now, (size_t)st.st_size, 0) == st.st_size &&
+                (uint64_t)st.st_size == copy.size;
     uint64_t at = 0;
     while (same && at < copy.size && now[at] == copy.data[at])
         at++;
     if (!same || at < copy.size)
-        snprintf(difference, sizeof(difference), "%s: byte %llu is not what was recorded (%llu bytes, recorded %llu)", path,
-                 (unsigned long long)at, (unsigned long long)st.st_size, (unsigned long long)copy.size);
+        snprintf(difference, sizeof(difference),
+                 "%s: byte %llu is not what was recorded (%llu bytes, recorded %llu)", path,
+                 (unsigned long long)at, (unsigned long long)st.st_size,
+                 (unsigned long long)copy.size);
     bool bad = !same || at < copy.size;
     close(fd);
     free(now);

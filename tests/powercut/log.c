@@ -8,7 +8,8 @@
 
 struct lines lines;
 
-static void __attribute__((format(printf, 2, 0))) line(enum eg_log_level level, const char *fmt, va_list ap) {
+static void __attribute__((format(printf, 2, 0)))
+line(enum eg_log_level level, const char *fmt, va_list ap) {
     static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
     if (level > EG_LOG_WARNING)
         return;

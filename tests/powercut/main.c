@@ -2,7 +2,7 @@
  * eg-powercut --seed S [--images N] [--minutes M] [--keep DIR]
  * eg-powercut --flip STRIDE     instead: flip.c
  *
- * A daemon at work is recorded; N (1500) images of what power cuts could leave of its directory, spread over all that
+ * A daemon at work is recorded; N (1000) images of what power cuts could leave of its directory, spread over all that
  * was recorded, are recovered, and compared with what had been told until then; some of them also with a cut in the recovery, some by
  * a real daemon. --minutes: with one seed after the other for so long. --keep: the first bad image stays there.
  */
@@ -33,9 +33,7 @@
 
 static char recorder[512];
 static const char *keep;
-static struct counts {
-    unsigned long images, again, real;
-} counts;
+static struct counts { unsigned long images, again, real; } counts;
 
 /* ---- directories -------------------------------------------------------------------------------------------- */
 
@@ -50,7 +48,8 @@ static struct record_log *log_make(const char *path) {
     int fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     if (fd < 0 || ftruncate(fd, RECORD_LOG_BYTES) != 0)
         fail_msg("%s cannot be made", path);
-    struct record_log *log = mmap(NULL, RECORD_LOG_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    struct record_log *log =
+        mmap(NULL, RECORD_LOG_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     close(fd);
     assert_ptr_not_equal(log, MAP_FAILED);
     atomic_store(&log->used, RECORD_FIRST);
@@ -71,15 +70,21 @@ struct run {
 
 /* The recording up to here, to read. */
 static void show(const struct run *r, const char *path) {
-    static const char *const ops[] = {"-",      "write",  "truncate", "allocate", "sync",    "create",  "mkdir", "rename",
-                                      "unlink", "try",    "sent",     "durable",  "trimmed", "starts",  "lost"};
+    static const char *const ops[] = {"-",      "write",   "truncate", "allocate", "sync",
+                                      "create", "mkdir",   "rename",   "unlink",   "try",
+                                      "sent",   "durable", "trimmed",  "starts",   "lost"};
     FILE *f = fopen(path, "we");
-    for (uint64_t at = RECORD_FIRST; f != NULL && at < images_position(r->im); at += record_at(r->log, at)->size) {
+    for (uint64_t at = RECORD_FIRST; f != NULL && at < images_position(r->im);
+         at += record_at(r->log, at)->size) {
         const struct record *e = record_at(r->log, at);
         bool name = e->op >= RECORD_CREATE && e->op <= RECORD_UNLINK;
-        fprintf(f, "%" PRIu64 " %s%s %" PRIu64 " at %" PRIu64 " bytes %" PRIu64 " begin %" PRIu64 " %s %s\n", at, ops[e->op],
-                e->flags ? "!" : "", e->inode, e->at, e->bytes, e->begin, name ? (const char *)e->data : "",
-                e->op == RECORD_RENAME ? (const char *)e->data + strlen((const char *)e->data) + 1 : "");
+        fprintf(f,
+                "%" PRIu64 " %s%s %" PRIu64 " at %" PRIu64 " bytes %" PRIu64 " begin %" PRIu64
+                " %s %s\n",
+                at, ops[e->op], e->flags ? "!" : "", e->inode, e->at, e->bytes, e->begin,
+                name ? (const char *)e->data : "",
+                e->op == RECORD_RENAME ? (const char *)e->data + strlen((const char *)e->data) + 1
+                                       : "");
     }
     if (f != NULL)
         (void)fclose(f);
@@ -94,11 +99,13 @@ static void bad(struct run *r, uint64_t variant, const char *what, const char *w
         snprintf(path, sizeof(path), "%s/recording", keep);
         show(r, path);
     }
-    fail_msg("seed %" PRIu64 ", a cut at %" PRIu64 " of the recording, variant %" PRIu64 ": %s: %s", r->seed,
-             images_position(r->im), variant, what, why);
+    fail_msg("seed %" PRIu64 ", a cut at %" PRIu64 " of the recording, variant %" PRIu64 ": %s: %s",
+             r->seed, images_position(r->im), variant, what, why);
 }
 
-static bool same(const struct recovered *a, const struct recovered *b) { return memcmp(a, b, sizeof(*a)) == 0; }
+static bool same(const struct recovered *a, const struct recovered *b) {
+    return memcmp(a, b, sizeof(*a)) == 0;
+}
 
 /* Power is cut again while the image is recovered, at each step of that. */
 static void cut_again(struct run *r, uint64_t variant, const struct recovered *first) {
@@ -149,8 +156,10 @@ static void by_the_daemon(struct run *r, uint64_t variant, const struct recovere
         int64_t offset = 0;
         o.auto_offset_reset = EAGRE_RESET_EARLIEST;
         po.acks = EAGRE_ACKS_DISK;
-        if (eagre_producer_open(e, "t", &po, &p) != EAGRE_OK || eagre_produce(p, &m, NULL, &offset) != EAGRE_OK ||
-            eagre_consumer_open(e, &o, &c) != EAGRE_OK || eagre_consumer_assign(c, "t", (int32_t)k) != EAGRE_OK)
+        if (eagre_producer_open(e, "t", &po, &p) != EAGRE_OK ||
+            eagre_produce(p, &m, NULL, &offset) != EAGRE_OK ||
+            eagre_consumer_open(e, &o, &c) != EAGRE_OK ||
+            eagre_consumer_assign(c, "t", (int32_t)k) != EAGRE_OK)
             bad(r, variant, "a daemon has started, but not", eagre_error_detail());
         if (offset < told_sent_end(r->told, k) || offset < first->partition[k].end)
             bad(r, variant, "a daemon has started", "an offset is given out again");
@@ -162,7 +171,8 @@ static void by_the_daemon(struct run *r, uint64_t variant, const struct recovere
             for (size_t i = 0; i < n && !last; i++) {
                 last = records[i].offset == offset;
                 seen += !last;
-                if (!last && !told_record(r->told, records[i].offset, records[i].value, records[i].value_len, why, sizeof(why)))
+                if (!last && !told_record(r->told, records[i].offset, records[i].value,
+                                          records[i].value_len, why, sizeof(why)))
                     bad(r, variant, "a consumer of what was recovered", why);
             }
         }
@@ -198,7 +208,12 @@ static void one_image(struct run *r, uint64_t variant) {
 
 /* ---- a run -------------------------------------------------------------------------------------------------- */
 
-static bool is_step(const struct record *r) { return r->op != RECORD_TRY && r->op != RECORD_STARTS; }
+/* How much it matters to cut just behind it: most is open behind a write. */
+static uint64_t weight(const struct record *r) {
+    return r->op == RECORD_TRY || r->op == RECORD_STARTS || r->op == RECORD_SENT ? 0
+           : r->op == RECORD_WRITE                                               ? 4
+                                                                                 : 1;
+}
 
 static void run(uint64_t seed, unsigned long images) {
     struct eg_test_bus b;
@@ -214,15 +229,17 @@ static void run(uint64_t seed, unsigned long images) {
     r.recovery = log_make(path);
     snprintf(r.at.image, sizeof(r.at.image), "%s/image", b.dir);
     snprintf(r.at.second, sizeof(r.at.second), "%s/second", b.dir);
-    for (uint64_t at = RECORD_FIRST; at < atomic_load(&r.log->used); at += record_at(r.log, at)->size)
-        steps += is_step(record_at(r.log, at));
+    for (uint64_t at = RECORD_FIRST; at < atomic_load(&r.log->used);
+         at += record_at(r.log, at)->size)
+        steps += weight(record_at(r.log, at));
     r.im = images_new(r.log);
     r.told = told_new(r.log);
     uint64_t seen = 0, made = 0, real = 0;
     while ((step = images_step(r.im)) != NULL) {
         told_step(r.told, step, images_position(r.im));
-        seen += is_step(step);
-        for (; made < seen * images / steps; made++) { /* 0 and 1: nothing, or all, that is not on disk */
+        seen += weight(step);
+        for (; made < seen * images / steps;
+             made++) { /* 0 and 1: nothing, or all, that is not on disk */
             uint64_t variant = eg_rand_next(&random);
             one_image(&r, variant % 8 < 2 ? variant % 2 : variant);
         }
@@ -246,13 +263,14 @@ static void run(uint64_t seed, unsigned long images) {
     munmap(r.log, RECORD_LOG_BYTES);
     munmap(r.recovery, RECORD_LOG_BYTES);
     eg_bus_remove(&b);
-    printf("seed %" PRIu64 ": %" PRIu64 " steps; so far %lu images, %lu cut again, %lu by a daemon\n", seed, steps, counts.images,
-           counts.again, counts.real);
+    printf("seed %" PRIu64 ": %" PRIu64
+           " steps; so far %lu images, %lu cut again, %lu by a daemon\n",
+           seed, steps, counts.images, counts.again, counts.real);
 }
 
 int main(int argc, char **argv) {
     uint64_t seed = 1;
-    unsigned long images = 1500;
+    unsigned long images = 1000;
     double minutes = 0;
     if (access("/dev/shm", W_OK) == 0) /* what is on disk is told by the recording, not by a disk */
         setenv("TMPDIR", "/dev/shm", 0);

@@ -22,7 +22,8 @@ size_t work_value(uint64_t number, uint32_t partition, uint8_t *value);
 
 /* Clients and kills from a seed, on a bus that is initialised; recorder: the library to preload. All that is told to
  * clients goes to the log. The daemon is stopped in the end. */
-void work(struct eg_test_bus *b, uint64_t seed, struct record_log *log, const char *log_path, const char *recorder);
+void work(struct eg_test_bus *b, uint64_t seed, struct record_log *log, const char *log_path,
+          const char *recorder);
 
 /* ---- what was told ---- */
 
@@ -37,8 +38,10 @@ void told_step(struct told *t, const struct record *r, uint64_t position);
 int64_t told_sent_end(const struct told *t, uint32_t partition);
 /* Begin to compare a partition with what was told; each record as it comes; then all. False: it is not so, and why. */
 void told_begin(struct told *t, uint32_t partition);
-bool told_record(struct told *t, int64_t offset, const void *value, size_t length, char *why, size_t cap);
-bool told_end(struct told *t, int64_t log_start, int64_t end, int64_t goes_on_at, char *why, size_t cap);
+bool told_record(struct told *t, int64_t offset, const void *value, size_t length, char *why,
+                 size_t cap);
+bool told_end(struct told *t, int64_t log_start, int64_t end, int64_t goes_on_at, char *why,
+              size_t cap);
 
 /* ---- recovery ---- */
 

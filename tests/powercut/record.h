@@ -21,7 +21,7 @@ enum record_op {
     RECORD_WRITE,    /* at, bytes; data. flags: durable when it returned (O_DSYNC) */
     RECORD_TRUNCATE, /* to `at` bytes */
     RECORD_ALLOCATE, /* the file has at least `at` bytes, what is new is 0 */
-    RECORD_SYNC,     /* fsync, fdatasync; also of directories. begin: where the log ended when it was called */
+    RECORD_SYNC, /* fsync, fdatasync; also of directories. begin: where the log ended when it was called */
     /* names, relative to the directory; data: "name\0" or "from\0to\0" */
     RECORD_CREATE,
     RECORD_MKDIR,
@@ -68,8 +68,9 @@ static inline void record_thaw(struct record_log *log) {
 }
 
 /* Append. data may be NULL; with more: in two parts. */
-static inline void record_add(struct record_log *log, enum record_op op, uint32_t flags, uint64_t inode, uint64_t at,
-                              uint64_t begin, const void *data, uint64_t bytes) {
+static inline void record_add(struct record_log *log, enum record_op op, uint32_t flags,
+                              uint64_t inode, uint64_t at, uint64_t begin, const void *data,
+                              uint64_t bytes) {
     uint64_t size = (sizeof(struct record) + bytes + 7) / 8 * 8;
     uint64_t place = atomic_fetch_add(&log->used, size);
     if (place + size > RECORD_LOG_BYTES)

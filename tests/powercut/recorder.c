@@ -24,16 +24,18 @@
 static struct record_log *log_;
 static char dir[4096];
 static size_t dir_length;
+static bool in_test;             /* else: the daemon */
 static _Atomic uint8_t fds[FDS]; /* 1: of a recorded file; 2: whose writes are durable at once */
 
-#define REAL(name)                                                                                                     \
-    static __typeof__(name) *real;                                                                                     \
-    if (real == NULL)                                                                                                  \
-        real = (__typeof__(name) *)dlsym(RTLD_NEXT, #name)
+#define REAL(name)                                                                                 \
+    static __typeof__(name) *real;                                                                 \
+    if (real == NULL)                                                                              \
+    real = (__typeof__(name) *)dlsym(RTLD_NEXT, #name)
 
 void record_switch(struct record_log *log, const char *directory);
 void record_switch(struct record_log *log, const char *directory) {
     log_ = log;
+    in_test = true;
     dir_length = 0;
     if (log == NULL)
         return;
@@ -46,11 +48,13 @@ __attribute__((constructor)) static void begin(void) {
     if (path == NULL || directory == NULL)
         return;
     int fd = open(path, O_RDWR | O_CLOEXEC);
-    void *map = fd >= 0 ? mmap(NULL, RECORD_LOG_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0) : MAP_FAILED;
+    void *map = fd >= 0 ? mmap(NULL, RECORD_LOG_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0)
+                        : MAP_FAILED;
     if (map == MAP_FAILED)
         abort();
     close(fd);
     record_switch(map, directory);
+    in_test = false;
 }
 
 /* The name below the directory, or NULL. The directory itself is "". */
@@ -112,13 +116,13 @@ static bool exists(const char *path, int flags) {
     return !(flags & O_CREAT) || ours(path) == NULL || lstat(path, &st) == 0;
 }
 
-#define MODE(flags)                                                                                                    \
-    mode_t mode = 0;                                                                                                   \
-    if ((flags) & (O_CREAT | O_TMPFILE)) {                                                                             \
-        va_list list;                                                                                                  \
-        va_start(list, flags);                                                                                         \
-        mode = va_arg(list, mode_t);                                                                                   \
-        va_end(list);                                                                                                  \
+#define MODE(flags)                                                                                \
+    mode_t mode = 0;                                                                               \
+    if ((flags) & (O_CREAT | O_TMPFILE)) {                                                         \
+        va_list list;                                                                              \
+        va_start(list, flags);                                                                     \
+        mode = va_arg(list, mode_t);                                                               \
+        va_end(list);                                                                              \
     }
 
 int open(const char *path, int flags, ...) {
@@ -157,7 +161,8 @@ static ssize_t wrote_parts(int fd, const struct iovec *v, int count, ssize_t n, 
     ssize_t left = kind(fd) != 0 ? n : 0;
     for (int i = 0; i < count && left > 0; i++) {
         ssize_t part = (ssize_t)v[i].iov_len < left ? (ssize_t)v[i].iov_len : left;
-        record_add(log_, RECORD_WRITE, kind(fd) == 2, inode_of(fd), (uint64_t)at, 0, v[i].iov_base, (uint64_t)part);
+        record_add(log_, RECORD_WRITE, kind(fd) == 2, inode_of(fd), (uint64_t)at, 0, v[i].iov_base,
+                   (uint64_t)part);
         at += part;
         left -= part;
     }
@@ -167,7 +172,8 @@ static ssize_t wrote_parts(int fd, const struct iovec *v, int count, ssize_t n, 
 }
 
 static ssize_t wrote(int fd, const void *data, ssize_t n, off_t at) {
-    return wrote_parts(fd, &(struct iovec){(void *)(uintptr_t)data, n > 0 ? (size_t)n : 0}, 1, n, at);
+    return wrote_parts(fd, &(struct iovec){(void *)(uintptr_t)data, n > 0 ? (size_t)n : 0}, 1, n,
+                       at);
 }
 
 ssize_t pwrite(int fd, const void *data, size_t n, off_t at) {
@@ -243,6 +249,18 @@ int fallocate64(int fd, int mode, off64_t at, off64_t bytes) {
     return resized(fd, rc, RECORD_ALLOCATE, (uint64_t)(at + bytes));
 }
 
+/* As long as a disk may take; else nothing would ever be done beside a flush. */
+static uint64_t begin_sync(int fd) {
+    static _Atomic uint32_t count;
+    if (log_ == NULL)
+        return 0;
+    uint64_t began = record_position(log_);
+    uint32_t turn = atomic_fetch_add(&count, 1) * UINT32_C(2654435761) >> 16;
+    if (kind(fd) != 0 && !in_test && turn % 2 == 0)
+        usleep(turn % 4000);
+    return began;
+}
+
 static int synced(int fd, int rc, uint64_t began) {
     int e = errno;
     if (rc == 0 && kind(fd) != 0)
@@ -255,14 +273,14 @@ static int synced(int fd, int rc, uint64_t began) {
 int fsync(int fd) {
     REAL(fsync);
     enter(kind(fd) != 0);
-    uint64_t began = log_ != NULL ? record_position(log_) : 0;
+    uint64_t began = begin_sync(fd);
     return synced(fd, real(fd), began);
 }
 
 int fdatasync(int fd) {
     REAL(fdatasync);
     enter(kind(fd) != 0);
-    uint64_t began = log_ != NULL ? record_position(log_) : 0;
+    uint64_t began = begin_sync(fd);
     return synced(fd, real(fd), began);
 }
 

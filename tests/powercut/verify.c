@@ -119,7 +119,9 @@ void told_step(struct told *t, const struct record *r, uint64_t position) {
     }
 }
 
-int64_t told_sent_end(const struct told *t, uint32_t partition) { return t->partition[partition].sent_end; }
+int64_t told_sent_end(const struct told *t, uint32_t partition) {
+    return t->partition[partition].sent_end;
+}
 
 void told_begin(struct told *t, uint32_t partition) {
     struct told_partition *p = &t->partition[partition];
@@ -130,7 +132,8 @@ void told_begin(struct told *t, uint32_t partition) {
     t->offset = 0;
 }
 
-bool told_record(struct told *t, int64_t offset, const void *value, size_t length, char *why, size_t cap) {
+bool told_record(struct told *t, int64_t offset, const void *value, size_t length, char *why,
+                 size_t cap) {
     static uint8_t expected[VALUE_MAX];
     struct told_partition *p = &t->partition[t->now];
     uint64_t number = UINT64_MAX;
@@ -139,31 +142,40 @@ bool told_record(struct told *t, int64_t offset, const void *value, size_t lengt
     if (number >= p->tried)
         return snprintf(why, cap, "offset %" PRId64 ": a record that was not produced", offset) < 0;
     if (length != work_value(number, t->now, expected) || memcmp(value, expected, length) != 0)
-        return snprintf(why, cap, "offset %" PRId64 ": record %" PRIu64 " is changed", offset, number) < 0;
+        return snprintf(why, cap, "offset %" PRId64 ": record %" PRIu64 " is changed", offset,
+                        number) < 0;
     if (number < t->next || offset < t->offset)
-        return snprintf(why, cap, "offset %" PRId64 ": record %" PRIu64 " after record %" PRIu64, offset, number, t->next - 1) < 0;
+        return snprintf(why, cap, "offset %" PRId64 ": record %" PRIu64 " after record %" PRIu64,
+                        offset, number, t->next - 1) < 0;
     if (p->offset[number] >= 0 && p->offset[number] != offset)
-        return snprintf(why, cap, "record %" PRIu64 " has offset %" PRId64 ", told was %" PRId64, number, offset,
-                        p->offset[number]) < 0;
+        return snprintf(why, cap, "record %" PRIu64 " has offset %" PRId64 ", told was %" PRId64,
+                        number, offset, p->offset[number]) < 0;
     t->next = number + 1;
     t->offset = offset + 1;
     p->seen[number] = 1;
     return true;
 }
 
-bool told_end(struct told *t, int64_t log_start, int64_t end, int64_t goes_on_at, char *why, size_t cap) {
+bool told_end(struct told *t, int64_t log_start, int64_t end, int64_t goes_on_at, char *why,
+              size_t cap) {
     struct told_partition *p = &t->partition[t->now];
-    int64_t most = p->starts_next < p->starts_count ? p->starts[p->starts_next].offset : log_start; /* told later */
+    int64_t most = p->starts_next < p->starts_count ? p->starts[p->starts_next].offset
+                                                    : log_start; /* told later */
     int64_t from = log_start < most ? log_start : most;
     for (uint64_t n = 0; n < p->tried; n++)
         if (p->sent[n] && p->offset[n] < p->durable && p->offset[n] >= from && !p->seen[n])
-            return snprintf(why, cap, "record %" PRIu64 ", offset %" PRId64 " is lost: it was durable (up to %" PRId64 ")", n,
-                            p->offset[n], p->durable) < 0;
+            return snprintf(why, cap,
+                            "record %" PRIu64 ", offset %" PRId64
+                            " is lost: it was durable (up to %" PRId64 ")",
+                            n, p->offset[n], p->durable) < 0;
     if (log_start < p->trimmed)
-        return snprintf(why, cap, "the log begins at %" PRId64 ", it was trimmed up to %" PRId64, log_start, p->trimmed) < 0;
+        return snprintf(why, cap, "the log begins at %" PRId64 ", it was trimmed up to %" PRId64,
+                        log_start, p->trimmed) < 0;
     if (end > goes_on_at || goes_on_at < p->sent_end)
-        return snprintf(why, cap, "it goes on at %" PRId64 ", recovered up to %" PRId64 ", given out up to %" PRId64, goes_on_at,
-                        end, p->sent_end) < 0;
+        return snprintf(why, cap,
+                        "it goes on at %" PRId64 ", recovered up to %" PRId64
+                        ", given out up to %" PRId64,
+                        goes_on_at, end, p->sent_end) < 0;
     return true;
 }
 
@@ -176,8 +188,8 @@ static int is_t(void *ctx, const struct eg_meta_topic *t) {
 }
 
 /* All of a file from an offset on. */
-static bool read_one(const struct eg_log_dir *dir, const struct eg_log_file *f, int64_t from, struct told *t, uint64_t *records,
-                     uint64_t *hash, char *why, size_t cap) {
+static bool read_one(const struct eg_log_dir *dir, const struct eg_log_file *f, int64_t from,
+                     struct told *t, uint64_t *records, uint64_t *hash, char *why, size_t cap) {
     struct eg_logfile_id id;
     struct eg_logfile l;
     struct eg_logfile_iter it;
@@ -191,7 +203,8 @@ static bool read_one(const struct eg_log_dir *dir, const struct eg_log_file *f, 
     close(fd);
     if (map == MAP_FAILED)
         return snprintf(why, cap, "segment %" PRIu64 " cannot be mapped", f->seq) < 0;
-    bool good = eg_logfile_header_check(map, (uint64_t)st.st_size, NULL, &id, NULL) == EAGRE_OK && id.base == f->base;
+    bool good = eg_logfile_header_check(map, (uint64_t)st.st_size, NULL, &id, NULL) == EAGRE_OK &&
+                id.base == f->base;
     if (!good)
         snprintf(why, cap, "segment %" PRIu64 ": its header, or its base", f->seq);
     else
@@ -208,21 +221,25 @@ static bool read_one(const struct eg_log_dir *dir, const struct eg_log_file *f, 
         *hash = (*hash ^ (uint64_t)offset) * UINT64_C(0x100000001b3);
     }
     if (good && (step != EG_STEP_END || id.base + (int64_t)it.index > f->end))
-        good = snprintf(why, cap, "segment %" PRIu64 " ends at offset %" PRId64 " and byte %" PRIu64 " (%s), expected %" PRId64,
-                        f->seq, id.base + (int64_t)it.index, it.pos, it.reason != NULL ? it.reason : "", f->end) < 0;
+        good = snprintf(why, cap,
+                        "segment %" PRIu64 " ends at offset %" PRId64 " and byte %" PRIu64
+                        " (%s), expected %" PRId64,
+                        f->seq, id.base + (int64_t)it.index, it.pos,
+                        it.reason != NULL ? it.reason : "", f->end) < 0;
     munmap(map, (size_t)st.st_size);
     return good;
 }
 
-static bool read_all(struct eg_daemon *d, const struct eg_meta_topic *meta, uint32_t k, struct told *t, struct recovered *out,
-                     char *why, size_t cap) {
+static bool read_all(struct eg_daemon *d, const struct eg_meta_topic *meta, uint32_t k,
+                     struct told *t, struct recovered *out, char *why, size_t cap) {
     struct eg_recovered r;
     struct eg_meta_mark mark;
     struct eg_log_dir dir;
     struct eg_settings s;
     uint32_t uid = eg_topic_partition_uid(meta, k);
     eg_settings_init(&s);
-    if (eg_settings_load(&s, meta->name, meta->settings) != EAGRE_OK || eg_meta_mark_get(d->meta, uid, &mark) != EAGRE_OK ||
+    if (eg_settings_load(&s, meta->name, meta->settings) != EAGRE_OK ||
+        eg_meta_mark_get(d->meta, uid, &mark) != EAGRE_OK ||
         eg_recover_take(d, uid, true, &r) != EAGRE_OK)
         return snprintf(why, cap, "%s", eg_error_text()) < 0;
     eg_log_dir_init(&dir, d->config.dir, meta->uid, k, uid, (uint32_t)s.v[EG_SET_RECORD_ALIGNMENT],
@@ -231,8 +248,8 @@ static bool read_all(struct eg_daemon *d, const struct eg_meta_topic *meta, uint
     told_begin(t, k);
     for (size_t i = 0; good && i < r.files.count; i++)
         good = eg_files_at(&r.files, i)->end <= r.log_start ||
-               read_one(&dir, eg_files_at(&r.files, i), r.log_start, t, &out->partition[k].records, &out->partition[k].hash, why,
-                        cap);
+               read_one(&dir, eg_files_at(&r.files, i), r.log_start, t, &out->partition[k].records,
+                        &out->partition[k].hash, why, cap);
     if (good)
         good = told_end(t, r.log_start, r.end, mark.end > r.end ? mark.end : r.end, why, cap);
     out->partition[k].log_start = r.log_start;

@@ -18,10 +18,10 @@
 
 #define OPS 150
 
-#define OK(call)                                                                                                       \
-    do {                                                                                                               \
-        if ((call) != EAGRE_OK)                                                                                        \
-            fail_msg("%s: %s", #call, eagre_error_detail());                                                           \
+#define OK(call)                                                                                   \
+    do {                                                                                           \
+        if ((call) != EAGRE_OK)                                                                    \
+            fail_msg("%s: %s", #call, eagre_error_detail());                                       \
     } while (0)
 
 size_t work_value(uint64_t number, uint32_t partition, uint8_t *value) {
@@ -53,7 +53,8 @@ static void put(eagre_producer_t *by, uint32_t k) {
     static uint8_t value[VALUE_MAX];
     uint64_t number = next_number[k]++;
     int64_t offset;
-    eagre_message_t m = {.value = value, .value_len = work_value(number, k, value), .partition = (int32_t)k};
+    eagre_message_t m = {
+        .value = value, .value_len = work_value(number, k, value), .partition = (int32_t)k};
     told(RECORD_TRY, k, number, 0);
     if (eagre_produce(by, &m, NULL, &offset) != EAGRE_OK)
         return;
@@ -70,7 +71,8 @@ static void put_batch(eagre_producer_t *by, uint32_t k) {
     int64_t first;
     uint64_t number = next_number[k];
     for (size_t i = 0; i < count; i++) {
-        m[i] = (eagre_message_t){.value = value[i], .value_len = work_value(number + i, k, value[i])};
+        m[i] =
+            (eagre_message_t){.value = value[i], .value_len = work_value(number + i, k, value[i])};
         bytes += m[i].value_len + 64;
         if (bytes > 7000)
             count = i > 0 ? i : 1;
@@ -222,7 +224,8 @@ static void close_all(void) {
     eagre_close(e);
 }
 
-void work(struct eg_test_bus *b, uint64_t seed, struct record_log *log, const char *log_path, const char *recorder) {
+void work(struct eg_test_bus *b, uint64_t seed, struct record_log *log, const char *log_path,
+          const char *recorder) {
     enum { STOP, KILL, KILL_BOTH };
     static const int ends[] = {KILL, STOP, KILL_BOTH, KILL, STOP};
     char preload[512], path[512], dir[512];

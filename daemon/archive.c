@@ -69,6 +69,7 @@ void eg_archive_full(struct eg_archive *a, const char *why) {
                    eg_topic_name(a->p->topic), a->p->number, why);
     a->retry_ns = eg_mono_ns() + EG_ARCHIVE_RETRY_NS;
     eg_archive_set_state(a, EG_DISK_FULL);
+    eg_archive_turn_drop(a); /* also if it was full before */
 }
 
 void eg_archive_has_space(struct eg_archive *a) {
@@ -321,7 +322,9 @@ static bool copy(struct eg_archive *a, struct eg_archive_file *f) {
         uint64_t word = eg_load_acquire(&frame->word); /* partner: publish.done */
         if (eg_word_state(word) != EG_PUBLISHED)
             return false;
-        if (!eg_word_is_sane(word, pos, capacity, align)) {
+        /* Longer than any claim: it would be copied, or zeroed, at one go. */
+        bool huge = eg_word_kind(word) != EG_KIND_EOS && eg_word_length(word) > eg_record_bytes_max(capacity);
+        if (huge || !eg_word_is_sane(word, pos, capacity, align)) {
             eg_partition_fail(p, "segment %" PRIu64 ", position %" PRIu64 ": %016" PRIx64 " is no frame word", f->seq, pos, word);
             return false;
         }
@@ -377,6 +380,10 @@ static bool has_records(const struct eg_archive *a) {
 static void take_wish(struct eg_archive *a) {
     _Atomic int64_t *wanted = &a->p->ring->durable_wanted;
     int64_t w = eg_load_relaxed(wanted) != 0 ? eg_exchange_acq_rel(wanted, 0) : 0;
+    /* Nobody waits for more than the ring can hold: a nonsense wish must end some time. */
+    int64_t most = a->p->base[a->p->active % eg_partition_slots(a->p)] +
+                   eg_partition_slots(a->p) * eg_partition_records_max(a->p);
+    w = w < most ? w : most;
     if (w > a->wanted)
         a->wanted = w;
 }
@@ -472,6 +479,11 @@ int64_t eg_archive_work(struct eg_daemon *d, struct eg_partition *p, int64_t now
     return due < idle ? due : idle;
 }
 
+void eg_archive_failed(struct eg_partition *p) {
+    if (p->archive != NULL && eg_partition_failed(p))
+        eg_archive_turn_drop(p->archive);
+}
+
 bool eg_archive_has(const struct eg_partition *p, uint64_t seq) {
     const struct eg_archive *a = p->archive;
     return a->unrecovered == NULL && seq < (a->prev != NULL ? a->prev->seq : a->seq);
@@ -521,7 +533,12 @@ void eg_archive_begin(struct eg_partition *p) {
     a->start = (struct eg_place){noted, eg_hint_pos(at), eg_hint_index(at)};
     a->start_flush = eg_load_relaxed(&s->archived_flush);
     /* That segment is on disk to its end: and so it is if its slot is on the way to its next life. */
-    if (a->start.pos >= a->dir.capacity || noted < p->first) {
+    /* publish() was cut off between its notes' stores: the place is the next segment's, the seq is not yet. What was said to
+     * be durable tells. */
+    bool whole = a->start.pos == EG_SEGMENT_DATA && noted >= p->first && noted < p->active &&
+                 p->base[(noted + 1) % eg_partition_slots(p)] > p->base[noted % eg_partition_slots(p)] &&
+                 (int64_t)eg_load_relaxed(&s->durable_end) >= p->base[(noted + 1) % eg_partition_slots(p)];
+    if (whole || a->start.pos >= a->dir.capacity || noted < p->first) {
         a->start = (struct eg_place){noted + 1 > p->first ? noted + 1 : p->first, EG_SEGMENT_DATA, 0};
         a->start_flush = 1;
     }
@@ -531,7 +548,7 @@ void eg_archive_begin(struct eg_partition *p) {
         a->files.count--;
     struct eg_log_file *last = a->files.count > 0 ? eg_files_at(&a->files, a->files.count - 1) : NULL;
     if (last != NULL && (last->end < 0 || last->damaged)) {
-        if (!last->damaged && last->seq == noted)
+        if (!last->damaged && last->seq == noted && !whole)
             last->end = last->base + (int64_t)eg_hint_index(at);
         else if (a->seq >= p->first && a->seq <= p->active)
             last->end = p->base[a->seq % eg_partition_slots(p)];

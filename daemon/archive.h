@@ -30,6 +30,8 @@ void eg_archive_close(struct eg_daemon *d, struct eg_partition *p);
 
 /* A slice of work. When it wants to be called again, as eg_slots_work. */
 int64_t eg_archive_work(struct eg_daemon *d, struct eg_partition *p, int64_t now);
+/* The partition was destroyed: it gives up its turn (archive_turns.c). */
+void eg_archive_failed(struct eg_partition *p);
 /* Is all of segment seq on disk, so that the ring may let it go? */
 bool eg_archive_has(const struct eg_partition *p, uint64_t seq);
 /* Begin with what eg_archive_finish will wait for. */

@@ -6,6 +6,11 @@
 
 void eg_archive_turn_end(struct eg_daemon *d) {
     struct eg_archive *a = d->syncs.first;
+    /* A partition that was destroyed meanwhile is not worked on any more: it would keep the turn for ever. */
+    for (; a != NULL && eg_partition_failed(a->p); a = d->syncs.first) {
+        d->syncs.first = a->next;
+        a->queued = false;
+    }
     if (a == NULL) {
         d->syncs.busy--;
         return;

@@ -410,13 +410,17 @@ static bool retire_step(struct eg_daemon *d, struct eg_partition *p, int64_t now
 }
 
 int64_t eg_slots_work(struct eg_daemon *d, struct eg_partition *p, int64_t now) {
-    if (p->buffers == NULL || eg_partition_failed(p) || !eg_slots_follow(p, now))
+    if (p->buffers == NULL || eg_partition_failed(p) || !eg_slots_follow(p, now)) {
+        eg_archive_failed(p);
         return INT64_MAX;
+    }
     int64_t due = INT64_MAX;
     bool more = false;
     int64_t archive_due = p->archive != NULL ? eg_archive_work(d, p, now) : INT64_MAX;
-    if (eg_partition_failed(p))
+    if (eg_partition_failed(p)) {
+        eg_archive_failed(p);
         return INT64_MAX;
+    }
     if (may_retire(p, &due))
         retire_mark(p);
     if (p->retire != EG_RETIRE_NOT && !eg_partition_failed(p))

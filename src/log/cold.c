@@ -38,6 +38,9 @@ static int walk_to(struct eg_cold *c, const struct eg_partition_map *m, const st
         while (!bad && c->it.index < index) {
             struct eg_logfile_iter before = c->it;
             enum eg_logfile_step step = eg_logfile_next(&c->it);
+            if (step == EG_STEP_END && c->it.index < index) /* up to the next file's offsets were lost in a crash */
+                return eg_error_set(EAGRE_E_OFFSET_OUT_OF_RANGE, "partition %u: segment %" PRIu64 " ends before", m->number,
+                                    c->file.seq);
             if (step == EG_STEP_END || step == EG_STEP_NOTHING)
                 return EAGRE_OK;
             bad = step == EG_STEP_BAD;

@@ -429,7 +429,7 @@ static int poll_files(struct eg_reader *r, eagre_record_t *records, size_t max, 
             if (rc == EAGRE_OK)
                 continue;
             eg_reader_drop_file(r);
-            return rc;
+            return rc == EAGRE_E_OFFSET_OUT_OF_RANGE ? lost(r, EG_COLD_LOST) : rc;
         }
         if (where != EG_COLD_IN_RING)
             return lost(r, where);

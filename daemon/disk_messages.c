@@ -30,17 +30,19 @@ enum where { HERE = 0, IN_RING = 1, BEFORE_START = 2, DAMAGED = 3, IN_GAP = 4 };
 static enum where by_offset(struct eg_partition *p, int64_t offset, struct eg_log_file **out) {
     struct eg_file_table *t = eg_archive_files(p);
     struct eg_log_file *before = NULL, *f = NULL;
-    if (offset < (int64_t)eg_load_relaxed(&p->status->log_start))
+    int64_t begin = (int64_t)eg_load_relaxed(&p->status->log_start);
+    if (offset < begin)
         return BEFORE_START;
     size_t at = eg_files_behind(t, offset);
     f = eg_files_at(t, at);
     before = at > 0 ? eg_files_at(t, at - 1) : NULL;
     if (f == NULL) { /* the ring, or between the last file and it */
         int64_t start = eg_load_relaxed(&p->status->start_offset);
-        return offset >= start || before == NULL || offset == before->end ? IN_RING : IN_GAP;
+        /* Where the log begins is no place that anybody has read to. */
+        return offset >= start || before == NULL || offset == before->end || offset == begin ? IN_RING : IN_GAP;
     }
     *out = f;
-    if (offset < f->base && (before == NULL || offset != before->end))
+    if (offset < f->base && (before == NULL || offset != before->end) && offset != begin)
         return IN_GAP;
     return f->damaged ? DAMAGED : HERE;
 }

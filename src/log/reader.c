@@ -429,7 +429,12 @@ static int poll_files(struct eg_reader *r, eagre_record_t *records, size_t max, 
             if (rc == EAGRE_OK)
                 continue;
             eg_reader_drop_file(r);
-            return rc == EAGRE_E_OFFSET_OUT_OF_RANGE ? lost(r, EG_COLD_LOST) : rc;
+            if (rc != EAGRE_E_OFFSET_OUT_OF_RANGE)
+                return rc;
+            if (r->offset > eg_reader_beginning(r))
+                return lost(r, EG_COLD_LOST);
+            r->offset = file.end; /* where the log begins is no place that anybody has read to */
+            continue;
         }
         if (where != EG_COLD_IN_RING)
             return lost(r, where);

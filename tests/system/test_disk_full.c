@@ -110,6 +110,10 @@ static void until_full(bool acked) {
         fail_msg("%zu records: %s, '%s'", ledger.count, eagre_status_name(rc),
                  eagre_error_detail());
     assert_int_equal(disk_state(), 1);
+    struct statvfs fs;
+    assert_int_equal(statvfs(b->data, &fs), 0);
+    assert_true((uint64_t)fs.f_bavail * fs.f_frsize >=
+                RESERVE / 2); /* but for what metadata took of it */
 }
 
 static void fills_and_goes_on(const char *type, const char *io) {

@@ -215,7 +215,8 @@ static int check_last(struct job *j, bool *dropped) {
     eg_logfile_scan(&x.l, EG_SEGMENT_DATA, 0, 0, mark, &s);
     report(j, f, &s);
     f->end = f->base + (int64_t)end_index(&s);
-    if (s.verdict != EG_FILE_DAMAGED && s.good_pos <= EG_SEGMENT_DATA && s.behind_records == 0 && mark <= EG_SEGMENT_DATA) {
+    if (s.verdict != EG_FILE_DAMAGED && s.good_pos <= EG_SEGMENT_DATA && mark <= EG_SEGMENT_DATA &&
+        (s.behind_records == 0 || !f->damaged)) { /* cut to nothing and killed: the next one would remove it */
         *dropped = true;
         rc = eg_log_dir_unlink(&j->dir, f->seq, f->seq);
         t->count -= rc == EAGRE_OK;

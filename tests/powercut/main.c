@@ -107,6 +107,19 @@ static bool same(const struct recovered *a, const struct recovered *b) {
     return memcmp(a, b, sizeof(*a)) == 0;
 }
 
+static const char *outcomes(const struct recovered *a, const struct recovered *b) {
+    static char text[600];
+    size_t n = (size_t)snprintf(text, sizeof(text), "another outcome:");
+    for (uint32_t k = 0; k < PARTITIONS; k++)
+        n += (size_t)snprintf(text + n, sizeof(text) - n,
+                              " partition %" PRIu32 ": %" PRIu64 " records from %" PRId64
+                              " to %" PRId64 ", then %" PRIu64 " from %" PRId64 " to %" PRId64 ";",
+                              k, a->partition[k].records, a->partition[k].log_start,
+                              a->partition[k].end, b->partition[k].records,
+                              b->partition[k].log_start, b->partition[k].end);
+    return text;
+}
+
 /* Power is cut again while the image is recovered, at each step of that. */
 static void cut_again(struct run *r, uint64_t variant, const struct recovered *first) {
     char why[600] = "";
@@ -121,14 +134,14 @@ static void cut_again(struct run *r, uint64_t variant, const struct recovered *f
     bool good = verify(r->at.image, r->told, &now, why, sizeof(why));
     record_switch(NULL, NULL);
     if (!good || !same(first, &now))
-        bad(r, variant, "recovered once more from the same", why);
+        bad(r, variant, "recovered once more from the same", good ? outcomes(first, &now) : why);
     while (images_step(steps) != NULL) {
         remove_tree(r->at.second);
         images_build(steps, variant + images_position(steps), r->at.second);
         if (!verify(r->at.second, r->told, &now, why, sizeof(why)))
             bad(r, variant, "cut again in its recovery", why);
         if (!same(first, &now))
-            bad(r, variant, "cut again in its recovery", "another outcome");
+            bad(r, variant, "cut again in its recovery", outcomes(first, &now));
     }
     images_free(steps);
     remove_tree(r->at.second);
@@ -200,7 +213,7 @@ static void one_image(struct run *r, uint64_t variant) {
     if (!verify(r->at.image, r->told, &second, why, sizeof(why)))
         bad(r, variant, "recovered a second time", why);
     if (!same(&first, &second))
-        bad(r, variant, "recovered a second time", "another outcome");
+        bad(r, variant, "recovered a second time", outcomes(&first, &second));
     counts.images++;
     if (counts.images % AGAIN == 0 && record_switch != NULL)
         cut_again(r, variant, &first);
@@ -268,6 +281,28 @@ static void run(uint64_t seed, unsigned long images) {
            seed, steps, counts.images, counts.again, counts.real);
 }
 
+/* As tests of cmocka's, which tells of each assertion where it was. */
+static struct {
+    uint64_t seed;
+    unsigned long images;
+    unsigned stride;
+} what;
+
+static void power_cuts(void **state) {
+    (void)state;
+    run(what.seed, what.images);
+}
+
+static void each_byte(void **state) {
+    (void)state;
+    flip_all(what.stride);
+}
+
+static int test(const char *name, CMUnitTestFunction f) {
+    const struct CMUnitTest tests[] = {{name, f, NULL, NULL, NULL}};
+    return cmocka_run_group_tests_name("powercut", tests, NULL, NULL);
+}
+
 int main(int argc, char **argv) {
     uint64_t seed = 1;
     unsigned long images = 1000;
@@ -276,8 +311,8 @@ int main(int argc, char **argv) {
         setenv("TMPDIR", "/dev/shm", 0);
     for (int i = 1; i + 1 < argc; i += 2) {
         if (strcmp(argv[i], "--flip") == 0) {
-            flip_all((unsigned)strtoul(argv[i + 1], NULL, 10));
-            return 0;
+            what.stride = (unsigned)strtoul(argv[i + 1], NULL, 10);
+            return test("each byte", each_byte);
         }
         if (strcmp(argv[i], "--seed") == 0)
             seed = strtoull(argv[i + 1], NULL, 10);
@@ -299,8 +334,11 @@ int main(int argc, char **argv) {
     }
     unsetenv("LD_PRELOAD");
     time_t end = time(NULL) + (time_t)(minutes * 60);
-    do
-        run(seed++, images);
-    while (time(NULL) < end);
+    what.images = images;
+    do {
+        what.seed = seed++;
+        if (test("power cuts", power_cuts) != 0)
+            return 1;
+    } while (time(NULL) < end);
     return 0;
 }

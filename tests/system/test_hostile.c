@@ -281,6 +281,7 @@ static void descriptors_that_nobody_asked_for(void **state) {
 static void out_of_descriptors(void **state) {
     struct eg_test_bus *b = *state;
     int fds[64];
+    struct pollfd p[64];
     size_t n = 0;
     struct rlimit few = {64, 64};
     assert_int_equal(prlimit(b->pid, RLIMIT_NOFILE, &few, NULL), 0);
@@ -288,9 +289,10 @@ static void out_of_descriptors(void **state) {
     for (; n < 64; n++) {
         eg_raw_connect(&bad, b->socket);
         fds[n] = bad.fd;
+        p[n] = (struct pollfd){.fd = bad.fd, .events = POLLIN};
     }
-    struct pollfd p = {.fd = fds[63], .events = POLLIN};
-    assert_int_equal(poll(&p, 1, EG_TEST_LIMIT_MS), 1);
+    /* Which ones depends on what the daemon opens and closes itself meanwhile. */
+    assert_true(poll(p, n, EG_TEST_LIMIT_MS) >= 1);
     char value[32];
     eg_raw_figure(&good, "cpu.ms", value, sizeof(value)); /* who is in is served */
     for (size_t i = 0; i < n; i++)

@@ -320,6 +320,10 @@ static bool copy(struct eg_archive *a, struct eg_archive_file *f) {
             return false;
         struct eg_frame *frame = eg_frame_at(p->buffers[n].base, pos);
         uint64_t word = eg_load_acquire(&frame->word); /* partner: publish.done */
+        if (word == 0 && f->seq < p->active) { /* `active` moved when the segment's end was set: src/log/reader.c */
+            eg_partition_fail(p, "segment %" PRIu64 ", position %" PRIu64 ": a hole in a segment that is closed", f->seq, pos);
+            return false;
+        }
         if (eg_word_state(word) != EG_PUBLISHED)
             return false;
         /* Longer than any claim: it would be copied, or zeroed, at one go. */

@@ -6,11 +6,6 @@
 
 void eg_archive_turn_end(struct eg_daemon *d) {
     struct eg_archive *a = d->syncs.first;
-    /* A partition that was destroyed meanwhile is not worked on any more: it would keep the turn for ever. */
-    for (; a != NULL && eg_partition_failed(a->p); a = d->syncs.first) {
-        d->syncs.first = a->next;
-        a->queued = false;
-    }
     if (a == NULL) {
         d->syncs.busy--;
         return;
@@ -18,7 +13,7 @@ void eg_archive_turn_end(struct eg_daemon *d) {
     d->syncs.first = a->next;
     a->queued = false;
     a->has_turn = true;
-    eg_slots_wake(d, a->p);
+    eg_slots_wake(d, a->p); /* if it was destroyed meanwhile, it gives the turn on: eg_archive_failed() */
 }
 
 bool eg_archive_turn_take(struct eg_archive *a) {

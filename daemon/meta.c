@@ -496,22 +496,32 @@ struct mark_record {
     uint64_t end, seq;
 };
 
-int eg_meta_mark_get(struct eg_meta *m, uint32_t partition_uid, struct eg_meta_mark *out) {
+/* A partition's record of this size; as it was, if there is none. */
+static int get_record(struct eg_meta *m, MDB_dbi dbi, uint32_t partition_uid, void *record, size_t size, const char *what) {
     MDB_txn *txn;
     int rc = begin(m, MDB_RDONLY, &txn);
     if (rc != EAGRE_OK)
         return rc;
+    char text[96];
     uint32_t be;
     MDB_val key = uid_key(partition_uid, &be), value;
-    struct mark_record r = {0};
-    int e = mdb_get(txn, m->marks, &key, &value);
-    if (e == 0 && value.mv_size != sizeof(r))
-        rc = damaged(m, "a partition's mark has a wrong size");
-    else if (e == 0)
-        memcpy(&r, value.mv_data, sizeof(r));
-    else if (e != MDB_NOTFOUND)
-        rc = failed(m, "read a mark", e);
+    int e = mdb_get(txn, dbi, &key, &value);
+    if (e == 0 && value.mv_size != size) {
+        snprintf(text, sizeof(text), "%s has a wrong size", what);
+        rc = damaged(m, text);
+    } else if (e == 0) {
+        memcpy(record, value.mv_data, size);
+    } else if (e != MDB_NOTFOUND) {
+        snprintf(text, sizeof(text), "read %s", what);
+        rc = failed(m, text, e);
+    }
     mdb_txn_abort(txn);
+    return rc;
+}
+
+int eg_meta_mark_get(struct eg_meta *m, uint32_t partition_uid, struct eg_meta_mark *out) {
+    struct mark_record r = {0};
+    int rc = get_record(m, m->marks, partition_uid, &r, sizeof(r), "a partition's mark");
     if (rc == EAGRE_OK)
         *out = (struct eg_meta_mark){.partition_uid = partition_uid,
                                      .clean = le32toh(r.clean),
@@ -550,21 +560,8 @@ static void unpack(const struct disk_record *r, uint32_t partition_uid, struct e
 }
 
 int eg_meta_disk_get(struct eg_meta *m, uint32_t partition_uid, struct eg_meta_disk *out) {
-    MDB_txn *txn;
-    int rc = begin(m, MDB_RDONLY, &txn);
-    if (rc != EAGRE_OK)
-        return rc;
-    uint32_t be;
-    MDB_val key = uid_key(partition_uid, &be), value;
     struct disk_record r = {0};
-    int e = mdb_get(txn, m->disk, &key, &value);
-    if (e == 0 && value.mv_size != sizeof(r))
-        rc = damaged(m, "what is noted of a partition's files has a wrong size");
-    else if (e == 0)
-        memcpy(&r, value.mv_data, sizeof(r));
-    else if (e != MDB_NOTFOUND)
-        rc = failed(m, "read what is noted of a partition's files", e);
-    mdb_txn_abort(txn);
+    int rc = get_record(m, m->disk, partition_uid, &r, sizeof(r), "what is noted of a partition's files");
     if (rc == EAGRE_OK)
         unpack(&r, partition_uid, out);
     return rc;

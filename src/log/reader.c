@@ -289,6 +289,16 @@ static int poll_ring(struct eg_reader *r, eagre_record_t *records, size_t max, s
                 rc = corrupt(r, "no frame word");
                 goto failed;
             }
+            /* Nothing can be missing in a segment that is closed: `active` moved when its end was set. Acquire, then
+             * the word once more. A producer has punched a hole; who waited here would wait for ever. */
+            if (__builtin_expect(word == 0 && got == 0 && eg_load_acquire(&m->ring->active) > r->seq, 0)) {
+                if ((rc = load_word(r, r->pos, &word)) != EAGRE_OK)
+                    goto failed;
+                if (word != 0)
+                    continue;
+                rc = corrupt(r, "a hole in a segment that is closed");
+                goto failed;
+            }
             break; /* the edge; or damage, but first what is good */
         }
         if (__builtin_expect(r->pos >= m->capacity || eg_word_kind(word) == EG_KIND_EOS, 0)) {

@@ -489,6 +489,70 @@ static void a_successor_behind_a_whole_segment(void **state) {
     assert_true(eg_archive_has(x.p, 2));
 }
 
+/* SIGKILL between the stores of two notes: the place is the next segment's already, the segment not yet. */
+static void a_successor_between_two_notes(void **state) {
+    (void)state;
+    make_disk_topic(NULL, NULL);
+    produce_n(PER + 3);
+    want_all();
+    settle();
+    assert_int_equal(durable(), PER + 3);
+    eg_store_relaxed(&x.p->status->archived_seq, 0);
+    eg_store_relaxed(&x.p->status->archived_at, eg_hint_make(EG_SEGMENT_DATA, 0));
+    eg_store_relaxed(&x.p->status->archived_flush, 1);
+    eg_store_relaxed(&x.p->status->durable_end, PER);
+    succeed();
+    assert_true(eg_archive_has(x.p, 0)); /* and is not written again under its readers */
+    assert_int_equal(eg_archive_files(x.p)->count, 1);
+    assert_int_equal(eg_files_at(eg_archive_files(x.p), 0)->end, PER);
+    want_all();
+    settle();
+    assert_int_equal(durable(), PER + 3);
+}
+
+/* A partition that is destroyed while it waits for its turn to flush gives it on. */
+static void a_destroyed_partition_keeps_no_turn(void **state) {
+    (void)state;
+    make_disk_topic(NULL, NULL);
+    settle();
+    x.d.syncs.busy = 8;
+    produce_n(3);
+    pass(2 * FLUSH_NS);
+    assert_ptr_equal(x.d.syncs.first, x.p->archive);
+    eg_partition_fail(x.p, "by the test");
+    eg_archive_turn_end(&x.d);
+    settle();
+    assert_int_equal(x.d.syncs.busy, 7);
+    assert_false(x.p->archive->has_turn);
+    x.d.syncs.busy = 0;
+}
+
+/* A wish that no record can fulfil hurries a ring's worth of them, and not for ever. */
+static void a_nonsense_wish_ends(void **state) {
+    (void)state;
+    make_disk_topic(NULL, NULL);
+    eg_store_relaxed(&x.p->ring->durable_wanted, INT64_MAX);
+    produce_n(1);
+    settle();
+    assert_int_equal(durable(), 1);
+    assert_true(x.p->archive->wanted <= x.map.slots * eg_partition_records_max(x.p));
+}
+
+static void a_hole_in_a_closed_segment(void **state) {
+    (void)state;
+    make_disk_topic(NULL, NULL);
+    produce_n(5);
+    want_all();
+    settle();
+    produce_n(PER);
+    uint32_t n = eg_slot_buffer(eg_load_relaxed(&x.p->status->slot[0]));
+    eg_store_relaxed(&eg_frame_at(x.p->buffers[n].base, EG_SEGMENT_DATA + 7 * eg_frame_length(PAYLOAD, 64))->word, 0);
+    want_all();
+    settle();
+    assert_true(eg_partition_failed(x.p));
+    assert_int_equal(durable(), 5);
+}
+
 static void a_hostile_frame_ends_the_partition_alone(void **state) {
     (void)state;
     make_disk_topic(NULL, NULL);
@@ -653,6 +717,10 @@ int main(void) {
         DISK(an_open_claim_is_in_the_way),
         DISK(a_successor_goes_on_anywhere),
         DISK(a_successor_behind_a_whole_segment),
+        DISK(a_successor_between_two_notes),
+        DISK(a_destroyed_partition_keeps_no_turn),
+        DISK(a_nonsense_wish_ends),
+        DISK(a_hole_in_a_closed_segment),
         DISK(a_hostile_frame_ends_the_partition_alone),
         DISK(a_topic_goes_with_jobs_under_way),
         DISK(what_cannot_be_recovered_is_in_error),

@@ -560,6 +560,29 @@ static void damage_is_reported_behind_what_is_good(void **state) {
     }
 }
 
+/* Pages taken out of a buffer read as zeros: an edge in the last segment, where there can be one, damage in others. */
+static void a_hole_is_no_edge_in_a_closed_segment(void **state) {
+    (void)state;
+    open_all(FAKE_SEGMENT, 3, 64);
+    for (int i = 0; i < 10; i++)
+        put(100);
+    struct eg_frame *f = eg_frame_at(bus->buffers[0].base, EG_SEGMENT_DATA + 6 * eg_frame_length(100, 64));
+    eg_store_relaxed(&f->word, 0);
+    eagre_record_t rec[10];
+    size_t n;
+    assert_ok(eg_reader_poll(&r.r, rec, 10, &n));
+    assert_int_equal(n, 6);
+    assert_ok(eg_reader_poll(&r.r, rec, 10, &n));
+    assert_int_equal(n, 0);
+    while (eg_load_relaxed(&bus->ring->active) == 0)
+        put(8000);
+    for (int again = 0; again < 2; again++) {
+        assert_int_equal(eg_reader_poll(&r.r, rec, 10, &n), EAGRE_E_CORRUPT);
+        assert_true(n == 0 && !is_pinned(&r) && r.r.offset == 6);
+    }
+    close_all();
+}
+
 static uint32_t late_answers;
 
 static int late_fetch(struct eg_partition_map *m, uint32_t number) {
@@ -624,6 +647,7 @@ int main(void) {
         cmocka_unit_test(the_end_of_the_log),
         cmocka_unit_test(a_pin_that_came_too_late_is_taken_back),
         cmocka_unit_test(damage_is_reported_behind_what_is_good),
+        cmocka_unit_test(a_hole_is_no_edge_in_a_closed_segment),
         cmocka_unit_test(a_late_answer_about_a_buffer_is_no_damage),
         cmocka_unit_test(bases_must_continue),
     };

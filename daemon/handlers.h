@@ -24,6 +24,18 @@ eg_handler eg_handle_PARTITIONS;
 eg_handler eg_handle_SEGMENT; /* disk_messages.c ... */
 eg_handler eg_handle_TRIM;
 eg_handler eg_handle_DISK_RESUME;
+eg_handler eg_handle_GROUP_JOIN; /* group_messages.c ... */
+eg_handler eg_handle_GROUP_SUBSCRIBE;
+eg_handler eg_handle_GROUP_SYNC;
+eg_handler eg_handle_GROUP_LEAVE;
+eg_handler eg_handle_GROUP_COMMIT;
+eg_handler eg_handle_GROUP_COMMITTED;
+eg_handler eg_handle_GROUP_PUT;
+eg_handler eg_handle_GROUP_LIST;
+eg_handler eg_handle_GROUP_DESCRIBE;
+eg_handler eg_handle_GROUP_OFFSETS;
+eg_handler eg_handle_GROUP_DELETE;
+eg_handler eg_handle_SHARE_OPEN; /* shares.c */
 
 struct eg_partition;
 /* The partition, if the client was granted the role on its topic. topic_messages.c */

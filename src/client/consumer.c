@@ -40,7 +40,7 @@ int eagre_consumer_open(eagre_t *e, const eagre_consumer_options_t *options, eag
         return eg_error_set(EAGRE_E_INVALID, "eagre_consumer_open: options.size is %zu, not %zu: use "
                                              "EAGRE_CONSUMER_OPTIONS_INIT",
                             options->size, sizeof(*options));
-    if (options->auto_offset_reset > EAGRE_RESET_NONE || options->wait > EAGRE_WAIT_SPIN ||
+    if (options->auto_offset_reset > EAGRE_RESET_UNSET || options->wait > EAGRE_WAIT_SPIN ||
         options->isolation > EAGRE_ISOLATION_DURABLE)
         return eg_error_set(EAGRE_E_INVALID,
                             "eagre_consumer_open: auto_offset_reset %d, wait %d or isolation %d is out of range",
@@ -53,6 +53,8 @@ int eagre_consumer_open(eagre_t *e, const eagre_consumer_options_t *options, eag
         return eg_error_set(EAGRE_E_NO_MEMORY, "no memory for a consumer");
     c->e = e;
     c->options = *options;
+    if (options->auto_offset_reset == EAGRE_RESET_UNSET)
+        c->options.auto_offset_reset = EAGRE_RESET_LATEST;
     c->fork_guard = e->fork_guard;
     c->look_ns = LOOK_MIN_NS;
     c->generation = eg_load_relaxed(&e->generation);

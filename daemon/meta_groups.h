@@ -1,6 +1,6 @@
 /*
  * meta_groups.h - groups and their committed offsets, in the same LMDB database as topics (meta.h). One transaction a
- * call, synced before it returns.
+ * call, synced before it returns. A topic's offsets go with the topic, in its transaction.
  */
 #ifndef EG_META_GROUPS_H
 #define EG_META_GROUPS_H
@@ -21,17 +21,20 @@ struct eg_meta_offset {
     uint32_t flags;
     int64_t offset; /* -1, in a put: forget it */
     int64_t time_ms;
+    uint64_t stamp; /* which of two is the later one */
     const char *metadata; /* NULL: none */
 };
 
-int eg_meta_group_create(struct eg_meta *m, struct eg_meta_group *g); /* fills uid */
+/* Fills uid. That there is none of that name is known to the caller. */
+int eg_meta_group_create(struct eg_meta *m, struct eg_meta_group *g);
 int eg_meta_group_delete(struct eg_meta *m, const struct eg_meta_group *g); /* its offsets, too */
+/* By uid; stops at the first failure and returns it. Their f writes nothing to the database. */
 int eg_meta_groups(struct eg_meta *m, int (*f)(void *ctx, const struct eg_meta_group *g), void *ctx);
+/* By group, topic, partition. */
 int eg_meta_offsets(struct eg_meta *m, int (*f)(void *ctx, const struct eg_meta_offset *o), void *ctx);
 /* Offsets, and the generations of these groups (only uid and generation count). From any thread. What is of a
  * group that is gone is left out. */
 int eg_meta_offsets_put(struct eg_meta *m, const struct eg_meta_offset *all, size_t count,
                         const struct eg_meta_group *groups, size_t group_count);
-int eg_meta_offsets_forget_topic(struct eg_meta *m, uint32_t topic_uid);
 
 #endif

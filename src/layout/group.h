@@ -37,7 +37,8 @@ enum eg_assignor { EG_ASSIGN_RANGE = 1, EG_ASSIGN_ROUND_ROBIN = 2, EG_ASSIGN_COO
 
 #define EG_MAGIC_MEMBER EG_MAGIC('E', 'A', 'G', 'R', 'E', 'm', 'e', 'm')
 
-enum eg_member_state { EG_MEMBER_IN = 1, EG_MEMBER_OUT = 2 /* evicted, or its place was taken: for ever */ };
+/* What is not IN is so for ever. OUT: evicted. TAKEN: another one joined with its group.instance.id. */
+enum eg_member_state { EG_MEMBER_IN = 1, EG_MEMBER_OUT = 2, EG_MEMBER_TAKEN = 3 };
 
 struct eg_member_page {
     struct eg_magic magic;

@@ -17,6 +17,8 @@
  *            > ... u16 n, n x (u32 topic uid, u16 producers, u16 consumers)     the handles that it has open.
  *                    What it was granted beyond them is taken back: the answer to an OPEN was lost, or it
  *                    closed a handle and does not know whether the daemon was told
+ *            > ... u16 n, n x u64 member                                        the members that it is. Others of it
+ *                    leave their groups (static ones are away), for the same reasons
  *   OPEN     > u8 role, u32 numa node (of the caller, ~0: unknown), str topic
  *            < u32 topic uid, u32 partitions         fds: status (r), ring (rw | r), waiters (rw);
  *                                                    to producers also bells (rw), the topic's eventfd

@@ -3,6 +3,8 @@
  *
  *   groups.c            the table, its start from what is stored, its tick
  *   group_members.c     join, leave, death, eviction, static members that are away
+ *   group_pages.c       members' numbers, ids and pages; what is theirs goes to the store
+ *   group_topics.c      what members subscribe
  *   group_rebalance.c   what each generation gives to whom, and the way there
  *   group_offsets.c     committed offsets: collected from members' pages, written, read
  *   group_messages.c    what members and tools ask
@@ -23,7 +25,9 @@
 #include "eagre/group.h"
 #include "layout/group.h"
 
+struct eg_account;
 struct eg_client;
+struct eg_dec;
 struct eg_group;
 struct eg_topic;
 
@@ -33,12 +37,15 @@ struct eg_given {
     uint32_t partition;
     uint32_t cell;
     bool leaving;      /* it is told to give it up */
+    uint32_t gone;     /* then: the first version without it; 0: not made yet */
     int64_t collected; /* group_offsets.c: what its cell said when it was looked at last */
 };
 
 struct eg_member {
-    struct eg_member *next; /* of the group, in the order that assignors want */
+    struct eg_member *next; /* of the group, in the order that assignors want; when it is gone: of those */
+    struct eg_member *next_of_client;
     struct eg_group *group;
+    struct eg_account *account;
     uint64_t id;
     uint32_t number;         /* 1 .. EG_MEMBERS_MAX */
     struct eg_client *client; /* NULL: a static member that is away */
@@ -52,8 +59,11 @@ struct eg_member {
     uint32_t node; /* NUMA; UINT32_MAX: unknown */
 
     bool by_pattern;
-    char **topics; /* subscribed names, sorted */
+    char **topics; /* subscribed names, sorted; group_topics.c has one copy for all members */
     size_t topic_count;
+    char **coming; /* of a SUBSCRIBE in parts: those before the last part */
+    size_t coming_count;
+    bool subscribed; /* ever */
 
     struct eg_member_page *page; /* NULL: away */
     int page_fd;
@@ -61,15 +71,21 @@ struct eg_member {
     uint32_t generation;       /* in which that version was made */
     struct eg_given *given;
     size_t given_count, given_cap;
-    uint32_t cell_hint;
+    size_t leaving;     /* of these */
+    size_t fresh;       /* group_rebalance.c: at the end of `given`, not sorted in yet */
+    bool bump;          /* its list differs from that of `version` */
+    bool unsaved;       /* the store does not have it like this */
+    uint64_t share_sum; /* share groups: of the partitions that it was told */
 
     uint64_t polls;      /* as seen last */
     int64_t polled_ns;   /* when that changed */
     int64_t unapplied_ns; /* since when it owes us GROUP_SYNC; 0: it does not */
     int64_t away_ns;     /* since when a static member is away; 0: it is here */
 
-    uint64_t commits; /* group_offsets.c: of its page, as collected last */
-    uint64_t wanted;  /* GROUP_COMMIT asks for this to be stored; what is, is in the page */
+    uint64_t commits; /* group_offsets.c, as the next ones: of its page, as collected last */
+    uint64_t writing; /* those that the job under way covers */
+    uint64_t stored;  /* those that are in the database, as its page says, too */
+    bool strange;     /* it was told in the log that its cells say nonsense */
 };
 
 /* A committed offset. */
@@ -77,8 +93,10 @@ struct eg_committed {
     uint32_t topic_uid, partition;
     int64_t offset;  /* -1: none */
     int64_t time_ms; /* realtime, of the commit */
+    uint64_t stamp;  /* of two of the same partition the later one has the higher one */
     uint32_t flags;  /* EG_OFFSET_* */
     bool dirty;      /* not on its way to the database yet */
+    bool writing;    /* on its way */
     char *metadata;  /* NULL: none */
 };
 
@@ -87,33 +105,52 @@ struct eg_group {
     char name[EG_GROUP_NAME_MAX + 1];
     enum eg_group_type type;
     uint32_t owner_uid; /* Unix uid of who made it */
-    enum eg_group_state state;
+    struct eg_account *account;
+    enum eg_group_state state; /* as of its last turn in the tick */
     uint32_t generation;
     enum eg_assignor assignor; /* of the present generation */
     struct eg_member *members;
     size_t member_count;
-    bool changed;    /* members, subscriptions or topics: a new generation is due */
-    int64_t due_ns;  /* when; several changes are one rebalance */
-    struct eg_target *target; /* group_rebalance.c */
+    uint32_t noted_generation; /* one that the metadata have, or a higher one */
 
-    struct eg_committed *offsets; /* by topic uid, partition */
+    /* group_rebalance.c */
+    uint32_t changed; /* enum eg_why, or'ed: a new generation is due; 0: it is not */
+    int64_t due_ns;   /* when; several changes are one rebalance */
+    int64_t last_due_ns; /* at the latest */
+    int64_t calm_ns;     /* not before: rebalances take a fifth of the daemon's time at most */
+    bool queued, push;   /* it has a turn in the next tick; there may be something to be given */
+    struct eg_group *next_queued;
+    struct eg_target *target;
+    uint64_t quiet; /* generations that were not told in the log */
+    int64_t told_ns;
+
+    struct eg_committed *offsets; /* group_offsets.c, as the next ones: by topic uid, partition */
     size_t offset_count, offset_cap;
-    bool dirty;                    /* some are */
+    size_t metadata_bytes;
+    bool dirty;             /* some are */
+    uint64_t noted_round;   /* members_store.c: all that are not in the database are noted there; 0: not */
+    int64_t empty_since_ms; /* realtime; 0: it is not, or not known to be */
     struct eg_share_part *shares;  /* shares.c */
 };
 
 struct eg_groups {
-    struct eg_group **list; /* by name */
+    struct eg_group **list;   /* by name */
+    struct eg_group **by_uid; /* as many */
     size_t count, cap;
     struct eg_member *by_number[EG_MEMBERS_MAX + 1];
     size_t member_count;
-    uint64_t last_member; /* the last id given out */
+    uint64_t last_member; /* the last id given out, without its low bits, which are the number's */
+    uint32_t last_number;
+    struct eg_member *gone; /* removed, but the store still has them */
     struct eg_members_store *store;
     struct eg_offset_writer *writer; /* group_offsets.c */
-    int64_t tick_ns;
+    struct eg_names *names;          /* group_topics.c */
+    struct eg_group *queue;          /* group_rebalance.c */
+    int64_t look_ns;                 /* group_members.c: at members that may have stopped polling */
 };
 
-extern const struct eg_service eg_groups_service; /* groups.c: after clients, before the janitor */
+/* After the janitor: so that what it finds has its turn in the same round. */
+extern const struct eg_service eg_groups_service; /* groups.c */
 
 /* ---- groups.c ---------------------------------------------------------------------------------------- */
 
@@ -123,25 +160,99 @@ int eg_group_need(struct eg_daemon *d, const char *name, enum eg_group_type type
 /* May this user change the group or be a member of it? Its maker, root and the daemon's own user may. */
 int eg_group_check_access(const struct eg_daemon *d, const struct eg_group *g, uint32_t uid);
 int eg_group_delete(struct eg_daemon *d, struct eg_group *g);
-/* topics.c: a topic is new, has more partitions, or is about to go (then its offsets go, too). */
-void eg_groups_topics_changed(struct eg_daemon *d);
-void eg_groups_forget_topic(struct eg_daemon *d, const struct eg_topic *t);
-/* clients.c, when two witnesses agree that it is dead, or it took its leave. At once, before its repair. */
-void eg_groups_client_gone(struct eg_daemon *d, struct eg_client *c);
+struct eg_group *eg_group_by_uid(struct eg_daemon *d, uint32_t uid); /* NULL: none (any more) */
+/* Where in the list the names behind this one begin. */
+size_t eg_group_place_after(struct eg_daemon *d, const char *name);
+/* topics.c: the topic of that name is new, has more partitions, or is gone. */
+void eg_groups_topic_changed(struct eg_daemon *d, const char *name);
 
 /* ---- group_members.c ----------------------------------------------------------------------------------- */
 
+struct eg_join {
+    char instance_id[EG_INSTANCE_ID_MAX + 1];
+    char client_id[EG_CLIENT_ID_MAX + 1];
+    uint8_t strategy[EG_STRATEGIES_MAX];
+    uint32_t max_poll_ms, session_ms, commit_ms, node;
+};
+
 /* The member of that id that is this client's. EAGRE_E_FENCED. */
 int eg_member_find(struct eg_daemon *d, const struct eg_client *c, uint64_t id, struct eg_member **out);
-void eg_member_remove(struct eg_daemon *d, struct eg_member *m, const char *why); /* everything is free at once */
+int eg_member_join(struct eg_daemon *d, struct eg_group *g, struct eg_client *c, const struct eg_join *j,
+                   struct eg_member **out);
+/* back: a static one that is away then. */
+void eg_member_leave(struct eg_daemon *d, struct eg_member *m, bool back);
+/* When two witnesses agree that the client is dead, or it took its leave. At once, before its repair. */
+void eg_groups_client_gone(struct eg_daemon *d, struct eg_client *c);
+/* ATTACH: it says which members it is; others of it leave. */
+void eg_groups_client_back(struct eg_daemon *d, struct eg_client *c, struct eg_dec ids, size_t count);
 int64_t eg_members_tick(struct eg_daemon *d, int64_t now_ns); /* evictions; static members that do not come back */
+int eg_members_start(struct eg_daemon *d);
+
+/* ---- group_pages.c -------------------------------------------------------------------------------------- */
+
+/* A number, an id and a page of its own; again: for one that was away. It is not in the store yet. */
+int eg_member_page_make(struct eg_daemon *d, struct eg_member *m);
+/* After a restart. False: it is not there, or not what it should be. */
+bool eg_member_page_take(struct eg_daemon *d, struct eg_member *m);
+/* The keeper forgets it, too, if drop. */
+void eg_member_page_close(struct eg_daemon *d, struct eg_member *m, bool drop);
+/* Says that it is out (EG_MEMBER_OUT, _TAKEN) and wakes who waits there. */
+void eg_member_page_out(struct eg_member *m, uint32_t state);
+void eg_member_pages_drop_left(struct eg_daemon *d);
+/* Room for the cell, and no commit in it. */
+int eg_member_cell_clear(struct eg_member *m, uint32_t cell);
+void eg_member_free(struct eg_daemon *d, struct eg_member *m);
+/* What has changed of g's members (NULL: none), and who is gone, goes to the store in one transaction. */
+int eg_members_save(struct eg_daemon *d, struct eg_group *g);
+
+/* ---- group_topics.c -------------------------------------------------------------------------------------- */
+
+#define EG_SUBSCRIBE_MAX 1000u /* topics; a client cannot use more: EG_CLIENT_GRANTS */
+
+/* One name, for all who subscribe it. */
+struct eg_name {
+    struct eg_name *next;
+    uint32_t refs;
+    uint32_t index;  /* group_rebalance.c, while it computes, as the next one */
+    uint64_t mark;
+    char text[];
+};
+int eg_names_open(struct eg_names **out);
+void eg_names_close(struct eg_names *n);
+char *eg_name_get(struct eg_names *n, const char *text); /* NULL: no memory */
+void eg_name_put(struct eg_names *n, char *text);
+bool eg_name_is_used(const struct eg_names *n, const char *text);
+struct eg_name *eg_name_of(char *text);
+void eg_names_put_all(struct eg_names *n, char **texts, size_t count); /* and free */
+/* A member that was read from the store: its own copies become the common ones. */
+int eg_names_share(struct eg_names *n, struct eg_member *m);
+bool eg_member_subscribes(const struct eg_member *m, const char *topic);
 
 /* ---- group_rebalance.c ---------------------------------------------------------------------------------- */
 
-void eg_group_change(struct eg_daemon *d, struct eg_group *g); /* a new generation is due */
+enum eg_why {
+    EG_WHY_JOINED = 1,
+    EG_WHY_LEFT = 2,
+    EG_WHY_DIED = 4,
+    EG_WHY_EVICTED = 8,
+    EG_WHY_SUBSCRIBED = 16,
+    EG_WHY_TOPICS = 32, /* these two make a new generation only if something moves */
+    EG_WHY_RESTARTED = 64
+};
+
+void eg_group_change(struct eg_daemon *d, struct eg_group *g, enum eg_why why); /* a new generation is due */
 int64_t eg_rebalance_tick(struct eg_daemon *d, int64_t now_ns);
-/* The member says so (GROUP_SYNC). */
+/* The member says so (GROUP_SYNC). EAGRE_E_INVALID: there is no such version yet. */
 int eg_member_applied(struct eg_daemon *d, struct eg_member *m, uint32_t version);
+/* It gives up what it has, at once: it is gone, or will not read any more. */
+void eg_member_give_up(struct eg_member *m);
+/* It learns a new version with its group's next turn. */
+void eg_member_tell(struct eg_daemon *d, struct eg_member *m);
+/* Who has it, or may still have it; 0: nobody. */
+uint64_t eg_group_holder(const struct eg_group *g, uint32_t topic_uid, uint32_t partition);
+/* An assignor that all of its members and these strategies have in common. but: who does not count (NULL: all do). */
+bool eg_group_agrees(const struct eg_group *g, const uint8_t *strategy, const struct eg_member *but);
+void eg_target_free(struct eg_target *t);
 
 /* ---- group_offsets.c -------------------------------------------------------------------------------------- */
 

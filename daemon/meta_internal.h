@@ -1,4 +1,4 @@
-/* meta_internal.h - what the files of the metadata store share: meta_open.c, meta.c, meta_groups.c. */
+/* meta_internal.h - what the files that use LMDB share: meta_open.c, meta.c, meta_groups.c, members_store.c. */
 #ifndef EG_META_INTERNAL_H
 #define EG_META_INTERNAL_H
 
@@ -29,6 +29,9 @@ int eg_meta_take_ids(struct eg_meta *m, MDB_txn *txn, const char *counter, uint3
 
 /* meta_groups.c: what the groups have committed of a topic goes with it, in its transaction. */
 int eg_meta_forget_offsets(struct eg_meta *m, MDB_txn *txn, uint32_t topic_uid);
+
+/* What LMDB takes for granted, and would answer with SIGBUS: has the file the pages it speaks of? 0 or LMDB's error. */
+int eg_lmdb_is_cut(MDB_env *env, bool *cut);
 
 static inline MDB_val eg_meta_uid_key(uint32_t uid, uint32_t *storage) {
     *storage = htobe32(uid); /* so that they lie in order */

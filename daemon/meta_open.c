@@ -67,24 +67,29 @@ static void on_assert(MDB_env *env, const char *text) {
     _exit(1);
 }
 
-/* What LMDB takes for granted, and would answer with SIGBUS: that the file has the pages it speaks of. */
-static int check_size(struct eg_meta *m) {
+int eg_lmdb_is_cut(MDB_env *env, bool *cut) {
     struct stat st;
     MDB_envinfo info;
     MDB_stat stat_;
     mdb_filehandle_t fd;
-    int rc = mdb_env_get_fd(m->env, &fd);
-    if (rc == 0)
-        rc = mdb_env_info(m->env, &info);
-    if (rc == 0)
-        rc = mdb_env_stat(m->env, &stat_);
-    if (rc != 0)
-        return eg_meta_failed(m, "open it", rc);
-    if (fstat(fd, &st) != 0)
-        return eg_meta_failed(m, "open it", errno);
-    if ((uint64_t)st.st_size / stat_.ms_psize <= info.me_last_pgno && info.me_last_txnid > 0)
-        return eg_meta_damaged(m, "data.mdb has been cut off");
-    return EAGRE_OK;
+    int e = mdb_env_get_fd(env, &fd);
+    if (e == 0)
+        e = mdb_env_info(env, &info);
+    if (e == 0)
+        e = mdb_env_stat(env, &stat_);
+    if (e == 0 && fstat(fd, &st) != 0)
+        e = errno;
+    if (e == 0)
+        *cut = (uint64_t)st.st_size / stat_.ms_psize <= info.me_last_pgno && info.me_last_txnid > 0;
+    return e;
+}
+
+static int check_size(struct eg_meta *m) {
+    bool cut;
+    int e = eg_lmdb_is_cut(m->env, &cut);
+    if (e != 0)
+        return eg_meta_failed(m, "open it", e);
+    return cut ? eg_meta_damaged(m, "data.mdb has been cut off") : EAGRE_OK;
 }
 
 int eg_meta_get_u32(struct eg_meta *m, MDB_txn *txn, const char *name, uint32_t *out) {

@@ -428,6 +428,9 @@ int eg_handle_ATTACH(struct eg_daemon *d, struct eg_session *s, struct eg_dec *i
     struct eg_dec held = *in;
     for (size_t i = 0; i < count; i++)
         eg_dec_u64(in);
+    size_t member_count = owner != 0 ? eg_dec_u16(in) : 0;
+    for (size_t i = 0; i < member_count; i++)
+        eg_dec_u64(in);
     if (!eg_dec_end(in))
         return malformed("ATTACH");
     if (s->client != NULL)

@@ -77,24 +77,53 @@ static bool forget_handle(struct eagre *e, uint8_t role, uint32_t uid) {
     return true;
 }
 
-/* An OPEN was answered: one handle more. */
-static int note(struct eagre *e, const struct eg_late *l, const struct eg_msg_header *h, struct eg_dec body) {
-    uint32_t uid = eg_dec_u32(&body);
-    return l->type == EG_MSG_OPEN && h->status == EAGRE_OK && !body.bad ? note_handle(e, l->role, uid) : EAGRE_OK;
+static int note_member(struct eagre *e, uint64_t member) {
+    uint64_t *members = reallocarray(e->members, e->member_count + 1, sizeof(*members));
+    if (members == NULL)
+        return EAGRE_E_NO_MEMORY;
+    e->members = members;
+    members[e->member_count++] = member;
+    return EAGRE_OK;
 }
 
-int eg_late_return(struct eagre *e, uint16_t type, uint8_t role, uint32_t number, struct eg_late **out) {
+bool eg_late_forget_member(struct eagre *e, uint64_t member) {
+    for (size_t i = 0; i < e->member_count; i++)
+        if (e->members[i] == member) {
+            e->members[i] = e->members[--e->member_count];
+            return true;
+        }
+    return false;
+}
+
+/* An OPEN or GROUP_JOIN was answered: one handle or member more. */
+static int note(struct eagre *e, const struct eg_late *l, const struct eg_msg_header *h, struct eg_dec body) {
+    if (h->status != EAGRE_OK || (l->type != EG_MSG_OPEN && l->type != EG_MSG_GROUP_JOIN))
+        return EAGRE_OK;
+    uint64_t number = l->type == EG_MSG_OPEN ? eg_dec_u32(&body) : eg_dec_u64(&body);
+    if (body.bad)
+        return EAGRE_OK;
+    return l->type == EG_MSG_OPEN ? note_handle(e, l->role, (uint32_t)number) : note_member(e, number);
+}
+
+int eg_late_return(struct eagre *e, uint16_t type, uint8_t role, uint64_t number, struct eg_late **out) {
     uint8_t buf[64];
     struct eg_enc req;
     if (type == EG_MSG_OPEN) {
-        if (!forget_handle(e, role, number))
+        if (!forget_handle(e, role, (uint32_t)number))
             return EAGRE_E_STATE;
         eg_enc_begin(&req, buf, sizeof(buf), EG_MSG_RELEASE, 0, 0);
         eg_enc_u8(&req, role);
+        eg_enc_u32(&req, (uint32_t)number);
+    } else if (type == EG_MSG_GROUP_JOIN) {
+        if (!eg_late_forget_member(e, number))
+            return EAGRE_E_STATE;
+        eg_enc_begin(&req, buf, sizeof(buf), EG_MSG_GROUP_LEAVE, 0, 0);
+        eg_enc_u64(&req, number);
+        eg_enc_u8(&req, role);
     } else {
         eg_enc_begin(&req, buf, sizeof(buf), EG_MSG_BELL_FREE, 0, 0);
+        eg_enc_u32(&req, (uint32_t)number);
     }
-    eg_enc_u32(&req, number);
     /* Without a connection, or if it breaks now, a successor is told what is left when we attach again. */
     return e->stage == EG_ONLINE ? eg_late_send(e, &req, 0, out) : EAGRE_E_NO_DAEMON;
 }
@@ -115,10 +144,10 @@ static struct eg_late *take_by_id(struct eagre *e, uint32_t id) {
 /* What came with a reply that nobody will use. */
 static void give_back(struct eagre *e, struct eg_late *l, const struct eg_msg_header *h, struct eg_dec *body) {
     close_fds(l->fds, l->nfds);
-    if (h->status == EAGRE_OK && (l->type == EG_MSG_OPEN || l->type == EG_MSG_BELL)) {
-        uint32_t number = eg_dec_u32(body);
+    if (h->status == EAGRE_OK && (l->type == EG_MSG_OPEN || l->type == EG_MSG_BELL || l->type == EG_MSG_GROUP_JOIN)) {
+        uint64_t number = l->type == EG_MSG_GROUP_JOIN ? eg_dec_u64(body) : eg_dec_u32(body);
         struct eg_late *sent;
-        if (!body->bad && eg_late_return(e, l->type, l->role, number, &sent) == EAGRE_OK)
+        if (!body->bad && eg_late_return(e, l->type, l->type == EG_MSG_OPEN ? l->role : 0, number, &sent) == EAGRE_OK)
             sent->given_up = true;
     }
 }

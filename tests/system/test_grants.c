@@ -36,6 +36,7 @@ static int attach(struct eg_raw *r, const uint32_t *held, uint16_t count) {
             eg_enc_u16(&r->enc, handles);
             eg_enc_u16(&r->enc, 0);
         }
+        eg_enc_u16(&r->enc, 0); /* members */
     }
     int status = eg_raw_ask(r);
     if (status != 0)
@@ -232,6 +233,7 @@ static void the_ids_of_others_are_of_no_use(void **state) {
             eg_raw_begin(&thief, EG_MSG_ATTACH);
             eg_enc_u32(&thief.enc, o == 0 ? UINT32_MAX : o);
             eg_enc_u64(&thief.enc, c == 0 ? 0 : cookie + 1);
+            eg_enc_u16(&thief.enc, 0);
             eg_enc_u16(&thief.enc, 0);
             assert_int_equal(eg_raw_ask(&thief), EAGRE_E_PERMISSION);
         }

@@ -81,6 +81,9 @@ static const struct entry entries[] = {
     {"keeper", CHOICE, AT(keeper), 0, 0, "auto", {"auto", "process", "systemd", "none"}, NULL,
      "Who holds the memory while no daemon runs: a small process of its own, systemd's descriptor "
      "store, or nobody. auto: systemd where it started the daemon, else the process."},
+    {"offsets.retention.ms", MILLISECONDS, AT(offsets_retention_ms), -1, INT64_MAX / 1000000, "-1", {0}, NULL,
+     "What a consumer group has committed is forgotten when the group has had no members and no commits for so long. -1: "
+     "never."},
     {"stall.warn.ms", MILLISECONDS, AT(stall_warn_ms), -1, INT64_MAX / 1000000, "10000", {0}, NULL,
      "When readers wait so long at a record that a living producer has begun and not published, this is told in "
      "the log, in eagre status and in eagre topic describe. 0 or -1: never."},

@@ -41,6 +41,7 @@ struct eg_config {
     uint64_t disk_min_free_bytes;
     int64_t stall_warn_ms;     /* 0, -1: never */
     int stall_kill;            /* 0, 1 */
+    int64_t offsets_retention_ms; /* -1: never */
     int64_t keeper_linger_ms;  /* -1: for ever */
     char cpus[EG_CONFIG_TEXT]; /* "" or "0-3,8" */
     char access_create[EG_CONFIG_TEXT];

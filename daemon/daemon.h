@@ -25,6 +25,7 @@ struct eg_topics;   /* topics.h */
 struct eg_clients;  /* clients.h */
 struct eg_stalls;   /* stalls.c */
 struct eg_sessions; /* sessions.c */
+struct eg_groups;   /* groups.h */
 struct eg_disk_io;  /* disk_io.h */
 struct eg_recovery; /* recover.c */
 struct eg_retention; /* retention.c */
@@ -73,6 +74,7 @@ struct eg_daemon {
 
     struct eg_topics *topics;
     struct eg_clients *clients;
+    struct eg_groups *groups; /* groups.c; NULL: not yet, or not any more */
     struct eg_stalls *stalls;
     struct eg_sessions *sessions;
 

@@ -29,6 +29,7 @@ struct eg_account;
 struct eg_client;
 struct eg_dec;
 struct eg_group;
+struct eg_partition;
 struct eg_topic;
 
 /* A partition that a member has, or may still have. */
@@ -67,6 +68,7 @@ struct eg_member {
 
     struct eg_member_page *page; /* NULL: away */
     int page_fd;
+    uint32_t cells_ready; /* group_pages.c: so many have memory behind them */
     uint32_t version, applied; /* of its assignment: the last one made, and the last one that it said it has */
     uint32_t generation;       /* in which that version was made */
     struct eg_given *given;
@@ -75,6 +77,7 @@ struct eg_member {
     size_t fresh;       /* group_rebalance.c: at the end of `given`, not sorted in yet */
     bool bump;          /* its list differs from that of `version` */
     bool unsaved;       /* the store does not have it like this */
+    bool is_gone;       /* not in its group any more, but still in the store */
     uint64_t share_sum; /* share groups: of the partitions that it was told */
 
     uint64_t polls;      /* as seen last */
@@ -85,6 +88,8 @@ struct eg_member {
     uint64_t commits; /* group_offsets.c, as the next ones: of its page, as collected last */
     uint64_t writing; /* those that the job under way covers */
     uint64_t stored;  /* those that are in the database, as its page says, too */
+    int64_t look_ns;  /* at its page */
+    uint32_t quiet_looks; /* since it has committed */
     bool strange;     /* it was told in the log that its cells say nonsense */
 };
 
@@ -111,7 +116,7 @@ struct eg_group {
     enum eg_assignor assignor; /* of the present generation */
     struct eg_member *members;
     size_t member_count;
-    uint32_t noted_generation; /* one that the metadata have, or a higher one */
+    bool from_store; /* its generation came from there */
 
     /* group_rebalance.c */
     uint32_t changed; /* enum eg_why, or'ed: a new generation is due; 0: it is not */
@@ -120,6 +125,7 @@ struct eg_group {
     int64_t calm_ns;     /* not before: rebalances take a fifth of the daemon's time at most */
     bool queued, push;   /* it has a turn in the next tick; there may be something to be given */
     struct eg_group *next_queued;
+    int64_t retry_ns;
     struct eg_target *target;
     uint64_t quiet; /* generations that were not told in the log */
     int64_t told_ns;
@@ -127,6 +133,7 @@ struct eg_group {
     struct eg_committed *offsets; /* group_offsets.c, as the next ones: by topic uid, partition */
     size_t offset_count, offset_cap;
     size_t metadata_bytes;
+    uint32_t noted_generation; /* one that the metadata have, or a higher one */
     bool dirty;             /* some are */
     uint64_t noted_round;   /* members_store.c: all that are not in the database are noted there; 0: not */
     int64_t empty_since_ms; /* realtime; 0: it is not, or not known to be */
@@ -187,6 +194,9 @@ void eg_groups_client_gone(struct eg_daemon *d, struct eg_client *c);
 void eg_groups_client_back(struct eg_daemon *d, struct eg_client *c, struct eg_dec ids, size_t count);
 int64_t eg_members_tick(struct eg_daemon *d, int64_t now_ns); /* evictions; static members that do not come back */
 int eg_members_start(struct eg_daemon *d);
+void eg_members_forget(struct eg_daemon *d); /* at a stop */
+/* Those with a pattern are told that there are other topics now. */
+void eg_members_look_again(struct eg_daemon *d);
 
 /* ---- group_pages.c -------------------------------------------------------------------------------------- */
 
@@ -244,8 +254,13 @@ void eg_group_change(struct eg_daemon *d, struct eg_group *g, enum eg_why why); 
 int64_t eg_rebalance_tick(struct eg_daemon *d, int64_t now_ns);
 /* The member says so (GROUP_SYNC). EAGRE_E_INVALID: there is no such version yet. */
 int eg_member_applied(struct eg_daemon *d, struct eg_member *m, uint32_t version);
-/* It gives up what it has, at once: it is gone, or will not read any more. */
+/* It gives up what it has, at once: it is gone. */
 void eg_member_give_up(struct eg_member *m);
+/* It is away: what it was told to give up it has given up. */
+void eg_member_settle(struct eg_member *m);
+/* There may be something to be given, or another state. */
+void eg_group_turn(struct eg_daemon *d, struct eg_group *g);
+void eg_rebalance_forget(struct eg_daemon *d, struct eg_group *g); /* it is about to go */
 /* It learns a new version with its group's next turn. */
 void eg_member_tell(struct eg_daemon *d, struct eg_member *m);
 /* Who has it, or may still have it; 0: nobody. */
@@ -263,12 +278,19 @@ int64_t eg_offsets_tick(struct eg_daemon *d, int64_t now_ns);
 void eg_offsets_collect(struct eg_daemon *d, struct eg_member *m);
 /* NULL: none. Of a consumer group; of a share group its start. */
 struct eg_committed *eg_offset_find(struct eg_group *g, uint32_t topic_uid, uint32_t partition);
-/* Set it; in memory now, in the database soon (or see eg_offsets_flush). offset -1: forget it. EAGRE_E_NO_MEMORY */
+/* Set it; in memory now, in the database within a second (or see the next two). offset -1: forget it. EAGRE_E_NO_MEMORY,
+ * EAGRE_E_LIMIT (metadata of the group). */
 int eg_offset_set(struct eg_daemon *d, struct eg_group *g, uint32_t topic_uid, uint32_t partition, int64_t offset,
                   uint32_t flags, const char *metadata);
-/* Into the database before it returns. */
+/* Into the database before it returns (all groups', if any of g's are not there; NULL: in any case). */
 int eg_offsets_flush(struct eg_daemon *d, struct eg_group *g);
-/* Start writing now. */
+/* Start writing in the next tick. */
 void eg_offsets_hurry(struct eg_daemon *d);
+/* One behind the last offset that is taken; or less, but not less than wanted. */
+int64_t eg_offsets_log_end(struct eg_partition *p, int64_t wanted);
+/* Of a group that is freed. */
+void eg_offsets_free(struct eg_group *g);
+/* The topic is deleted: in the metadata they are gone with it. */
+void eg_offsets_forget_topic(struct eg_daemon *d, uint32_t topic_uid);
 
 #endif

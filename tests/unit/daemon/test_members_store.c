@@ -81,6 +81,7 @@ struct found {
     size_t groups, members, offsets, given;
     struct eg_stored_group group;
     struct eg_member member;
+    struct eg_given first;
     uint32_t group_uid;
     struct eg_meta_offset offset;
     char metadata[16], topics[4][16], instance_id[16];
@@ -111,6 +112,8 @@ static int member_found(void *ctx, uint32_t group_uid, struct eg_member *m) {
     }
     for (size_t i = 0; i < m->given_count; i++)
         assert_true(m->given[i].collected == EG_NO_COMMIT);
+    if (m->given_count > 0)
+        f->first = m->given[0];
     free(m->topics);
     free(m->given);
     return 0;
@@ -190,6 +193,7 @@ static void finds_everything_again(void **state) {
     assert_int_equal(f.member.topic_count, 2);
     assert_string_equal(f.topics[1], "longer.name");
     assert_int_equal(f.member.given_count, 2);
+    assert_true(f.first.topic_uid == 1 && f.first.partition == 2 && f.first.cell == 3 && f.first.leaving);
 
     assert_int_equal(eg_members_store_begin(p->s), 0);
     assert_int_equal(eg_members_store_remove_member(p->s, &m), 0);

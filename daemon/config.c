@@ -68,6 +68,12 @@ static const struct entry entries[] = {
      "The same, for each Unix user."},
     {"bells.max.per.uid", COUNT, AT(bells_max_per_uid), 1, 4096, "1024", {0}, NULL,
      "Consumers of each Unix user that may sleep; an instance has 4096 bells for them."},
+    {"groups.max", COUNT, AT(groups_max), 1, 65536, "4096", {0}, NULL,
+     "Consumer groups of the instance, those without members included."},
+    {"groups.max.per.uid", COUNT, AT(groups_max_per_uid), 0, 65536, "0", {0}, NULL,
+     "Those that one Unix user made; not for root and the daemon's own user. 0: a quarter of groups.max."},
+    {"members.max.per.uid", COUNT, AT(members_max_per_uid), 1, 16384, "4096", {0}, NULL,
+     "Members of groups, of each Unix user; an instance has room for 16384."},
     {"disk.min.free.bytes", SIZE, AT(disk_min_free_bytes), 0, INT64_MAX, "67108864", {0}, NULL,
      "No log file is made that would leave less free on the disk of --dir, so that metadata can be written."},
     {"disk.io", CHOICE, AT(disk_io), 0, 0, "auto", {"auto", "io_uring", "threads"}, NULL,
@@ -390,6 +396,10 @@ int eg_config_finish(struct eg_config *c) {
         c->memory_max_per_uid = c->memory_max / 2;
     if (c->topics_max_per_uid == 0)
         c->topics_max_per_uid = c->topics_max < 4 ? 1 : c->topics_max / 4;
+    if (c->groups_max_per_uid == 0)
+        c->groups_max_per_uid = c->groups_max < 4 ? 1 : c->groups_max / 4;
+    if (c->groups_max_per_uid > c->groups_max)
+        c->groups_max_per_uid = c->groups_max;
     if (c->memory_max_per_uid > c->memory_max)
         c->memory_max_per_uid = c->memory_max;
     if (c->topics_max_per_uid > c->topics_max)

@@ -34,6 +34,9 @@ struct eg_config {
     uint32_t topics_max;
     uint32_t topics_max_per_uid;
     uint32_t buffers_max_per_uid; /* of all its topics */
+    uint32_t groups_max;
+    uint32_t groups_max_per_uid;
+    uint32_t members_max_per_uid; /* of groups */
     uint32_t socket_mode;
     int log_level;             /* enum eg_log_level */
     int keeper;                /* enum eg_keeper_mode */

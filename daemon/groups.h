@@ -76,6 +76,7 @@ struct eg_member {
     size_t leaving;     /* of these */
     size_t fresh;       /* group_rebalance.c: at the end of `given`, not sorted in yet */
     bool bump;          /* its list differs from that of `version` */
+    bool untold;        /* it was given something that could not be noted yet */
     bool unsaved;       /* the store does not have it like this */
     bool is_gone;       /* not in its group any more, but still in the store */
     uint64_t share_sum; /* share groups: of the partitions that it was told */
@@ -155,6 +156,10 @@ struct eg_groups {
     struct eg_group *queue;          /* group_rebalance.c */
     int64_t look_ns;                 /* group_members.c: at members that may have stopped polling */
 };
+
+/* Generations that may have been given out and not be noted in the metadata: where the members are lost, the count goes
+ * on behind them. */
+#define EG_GENERATIONS_UNNOTED 10000u
 
 /* After the janitor: so that what it finds has its turn in the same round. */
 extern const struct eg_service eg_groups_service; /* groups.c */

@@ -38,6 +38,9 @@ eg_handler eg_handle_GROUP_DELETE;
 eg_handler eg_handle_SHARE_OPEN; /* shares.c */
 
 struct eg_partition;
+struct eg_topic;
+/* May the peer produce to it, or consume from it? EAGRE_E_PERMISSION. topic_messages.c */
+int eg_topic_check_role(const struct eg_session *s, struct eg_topic *t, uint8_t role);
 /* The partition, if the client was granted the role on its topic. topic_messages.c */
 int eg_find_granted(struct eg_daemon *d, const struct eg_session *s, uint8_t role, uint32_t uid, uint32_t number,
                     struct eg_partition **out);

@@ -5,7 +5,8 @@
 static const struct eg_service *const services[] = {
     &eg_lock_service,   &eg_meta_service,      &eg_keep_service,   &eg_bus_service,
     &eg_graves_service, &eg_placement_service, &eg_disk_service,   &eg_topics_service, &eg_clients_service,
-    &eg_slots_service,  &eg_retention_service, &eg_janitor_service, &eg_stalls_service, &eg_sessions_service,
+    &eg_slots_service,  &eg_retention_service, &eg_janitor_service, &eg_stalls_service, &eg_groups_service,
+    &eg_sessions_service,
 };
 
 #define SERVICES (sizeof(services) / sizeof(services[0]))

@@ -7,6 +7,7 @@
 
 #include "archive.h"
 #include "clients.h"
+#include "groups.h"
 #include "parse.h"
 #include "partition.h"
 #include "recover.h"
@@ -300,6 +301,7 @@ int eg_topic_create(struct eg_daemon *d, const struct eg_peer *peer, const char 
     eg_log_info("topic '%s' created by user %u: id %u, %u partitions", name, (unsigned)peer->uid,
                 t->meta.uid, t->partitions);
     *uid = t->meta.uid;
+    eg_groups_topic_changed(d, name);
     return EAGRE_OK;
 }
 
@@ -343,8 +345,10 @@ int eg_topic_alter(struct eg_daemon *d, const struct eg_peer *peer, const char *
     EG_FAULT("alter.committed");
     settings_changed(d, t);
     /* A failure here is made up for by the next alter or start: the store says how many there should be. */
-    if (partitions > t->partitions)
+    if (partitions > t->partitions) {
         rc = eg_topic_add_partitions(d, t, partitions);
+        eg_groups_topic_changed(d, name);
+    }
     if (rc == EAGRE_OK)
         eg_log_info("topic '%s' altered by user %u", name, (unsigned)peer->uid);
     return rc;
@@ -369,6 +373,9 @@ int eg_topic_delete(struct eg_daemon *d, const struct eg_peer *peer, const char 
     uint32_t uid = t->meta.uid;
     bool disk = t->settings.v[EG_SET_STORAGE] == EG_STORAGE_DISK;
     topic_free(d, t, true);
+    if (d->groups != NULL)
+        eg_offsets_forget_topic(d, uid);
+    eg_groups_topic_changed(d, name);
     if (disk)
         eg_retention_forget_topic(d, uid);
     return EAGRE_OK;

@@ -15,6 +15,7 @@
  *
  * Names: "bus" "bells" "clients"           instance-wide objects
  *        "c<owner>"                        a client's page
+ *        "m<member number>"                a group member's page
  *        "t<topic uid>.status|ring|waiters|event"
  *        "p<partition uid>.b<buffer>"      a buffer
  */

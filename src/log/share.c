@@ -111,6 +111,7 @@ static void advance(struct eg_share *s) {
         }
         if (to == start)
             return;
+        EG_FAULT("share.moving");
         /* Acq_rel: who loads the new start may use those cells for the next lap. Fails: somebody has moved it. */
         uint64_t expected = (uint64_t)start;
         if (eg_cas_acq_rel(&s->cells->start, &expected, (uint64_t)to))
@@ -133,6 +134,7 @@ static void tell(struct eg_share *s, int64_t offset) {
     for (int i = 0; i < TRIES; i++) {
         uint64_t hint = eg_load_acquire(&s->cells->hint);
         int64_t at = hint_offset(s, hint, load_start(s));
+        EG_FAULT("share.telling");
         if (eg_cas_acq_rel(&s->cells->hint, &hint, hint_make(hint, true, offset < at ? offset : at)))
             return;
     }
@@ -147,6 +149,7 @@ static int64_t find_first(struct eg_share *s, uint64_t *hint) {
         at++;
     if (at > from) {
         uint64_t seen = *hint, moved = hint_make(seen, false, at);
+        EG_FAULT("share.looked");
         /* Fails: something became available after we loaded it, or another one moved it. *hint stays what it was, so the
          * caller does not move it either. */
         if (eg_cas_acq_rel(&s->cells->hint, &seen, moved))
@@ -282,6 +285,7 @@ bool eg_share_has_news(struct eg_share *s, const struct eg_reader *r) {
 static enum back put_back(struct eg_share *s, int64_t offset, uint64_t word) {
     uint32_t count = eg_share_count(word), limit = eg_load_relaxed(&s->cells->limit);
     bool archive = count >= EG_SHARE_COUNT_MAX || (limit > 0 && count >= limit);
+    EG_FAULT("share.ending");
     /* Acq_rel, and the very word of the acquisition: it may have been answered meanwhile, or given back by another. */
     if (!eg_cas_acq_rel(cell_of(s, offset), &word,
                         eg_share_make(eg_share_lap(word), 0, 0, count, archive ? EG_SHARE_DONE : EG_SHARE_AVAILABLE)))
@@ -304,6 +308,7 @@ static bool end_at(struct eg_share *s, int64_t offset, uint64_t word, enum eg_sh
             eg_fetch_add_relaxed(&s->cells->expired, 1);
         return !late && back != NOT_OURS;
     }
+    EG_FAULT("share.ending");
     /* Acq_rel: our work on the record comes before, and the daemon or member that moves start over it sees that. */
     if (!eg_cas_acq_rel(cell_of(s, offset), &word, eg_share_make(eg_share_lap(word), 0, 0, eg_share_count(word), EG_SHARE_DONE)))
         return false;

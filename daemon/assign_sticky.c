@@ -1,7 +1,7 @@
 /*
  * cooperative-sticky and numa, in three steps:
  *
- *   place    everybody keeps what he has; what is free goes to the least loaded of those that may have it
+ *   place    everybody keeps what he has; what is free goes to the least loaded of those who may have it
  *   level    as long as somebody has two more than one who could take one, directly or by a chain of members
  *            that hand on one each, one is moved along it. What is left is as balanced as can be: no sum of squares
  *            of loads is smaller
@@ -10,6 +10,10 @@
 #include "assign_plan.h"
 #include "eagre/error.h"
 
+#include <string.h>
+
+/* Looked at for the cheapest to give away. What that misses is found by `refine`. */
+#define CANDIDATES 64
 #define ANY_NODE UINT32_MAX
 
 void eg_sticky_give(struct eg_sticky *s, uint32_t partition, uint32_t member) {
@@ -36,69 +40,107 @@ void eg_sticky_take(struct eg_sticky *s, uint32_t partition) {
         s->before[after] = before;
 }
 
-/* ---- place ---------------------------------------------------------------------------------------------- */
+/* ---- place ---------------------------------------------------------------------------------- */
 
-static uint32_t least_loaded(const struct eg_sticky *s, uint32_t topic, uint32_t node) {
-    const struct eg_plan *p = s->p;
+/* Each class as a heap, its least loaded member first (of equals, the first one). */
+struct heaps {
+    const struct eg_sticky *s;
+    const uint32_t *start; /* as of_class */
+    uint32_t *item;
+};
+
+static bool less_loaded(const struct eg_sticky *s, uint32_t a, uint32_t b) {
+    return s->load[a] < s->load[b] || (s->load[a] == s->load[b] && a < b);
+}
+
+/* The member at place `at` of the class may have got more than those below. */
+static void sink(struct heaps *h, uint32_t class, uint32_t at) {
+    uint32_t *heap = h->item + h->start[class], size = h->start[class + 1] - h->start[class];
+    for (uint32_t child; (child = 2 * at + 1) < size; at = child) {
+        if (child + 1 < size && less_loaded(h->s, heap[child + 1], heap[child]))
+            child++;
+        if (less_loaded(h->s, heap[at], heap[child]))
+            break;
+        uint32_t m = heap[at];
+        heap[at] = heap[child];
+        heap[child] = m;
+    }
+}
+
+static void build_heaps(struct heaps *h) {
+    for (uint32_t c = 0; c < h->s->p->classes; c++)
+        for (uint32_t i = (h->start[c + 1] - h->start[c]) / 2; i-- > 0;)
+            sink(h, c, i);
+}
+
+/* Of those who subscribe the topic and are on the node. */
+static uint32_t least_loaded(const struct heaps *h, uint32_t topic, uint32_t node) {
+    const struct eg_plan *p = h->s->p;
     uint32_t best = EG_NOBODY;
     for (uint32_t i = p->of_topic.start[topic]; i < p->of_topic.start[topic + 1]; i++) {
-        uint32_t c = p->of_topic.item[i];
-        if (node != ANY_NODE && eg_class_member(p, c)->node != node)
+        uint32_t m = h->item[h->start[p->of_topic.item[i]]];
+        if (node != ANY_NODE && p->in->members[m].node != node)
             continue;
-        for (uint32_t k = p->of_class.start[c]; k < p->of_class.start[c + 1]; k++) {
-            uint32_t m = p->of_class.item[k];
-            if (best == EG_NOBODY || s->load[m] < s->load[best] ||
-                (s->load[m] == s->load[best] && m < best))
-                best = m;
-        }
+        if (best == EG_NOBODY || less_loaded(h->s, m, best))
+            best = m;
     }
     return best;
 }
 
-static bool is_far(const struct eg_sticky *s, uint32_t partition, uint32_t member) {
-    return eg_far_cost(s, s->node_of[partition], member) > 0;
+static void give_least_loaded(struct eg_sticky *s, struct heaps *h, uint32_t partition,
+                              uint32_t m) {
+    eg_sticky_give(s, partition, m);
+    sink(h, s->p->class_of[m], 0);
 }
 
-static void keep_near(struct eg_sticky *s) {
-    for (uint32_t i = 0; i < s->p->partitions; i++)
-        if (s->home[i] != EG_NOBODY && !is_far(s, i, s->home[i]))
-            eg_sticky_give(s, i, s->home[i]);
+/* Members keep what they have, up to so many: those on the partition's node, or all. */
+static void keep(struct eg_sticky *s, bool far, uint32_t most) {
+    for (uint32_t i = 0; i < s->p->partitions; i++) {
+        uint32_t m = s->home[i];
+        if (s->p->next[i] == EG_NOBODY && m != EG_NOBODY && s->load[m] < most &&
+            (far || eg_far_cost(s, s->node_of[i], m) == 0))
+            eg_sticky_give(s, i, m);
+    }
 }
 
-/* numa: members on the partition's node, up to an even share. */
-static void place_near(struct eg_sticky *s, uint32_t share) {
+/* numa: members on the partition's node get what is not placed yet, up to so many. */
+static void place_near(struct eg_sticky *s, struct heaps *h, uint32_t most) {
+    build_heaps(h);
     for (uint32_t i = 0; i < s->p->partitions; i++) {
         if (s->p->next[i] != EG_NOBODY || s->node_of[i] == EG_NO_NODE)
             continue;
-        uint32_t m = least_loaded(s, s->topic_of[i], s->node_of[i]);
-        if (m != EG_NOBODY && s->load[m] < share)
-            eg_sticky_give(s, i, m);
+        uint32_t m = least_loaded(h, s->topic_of[i], s->node_of[i]);
+        if (m != EG_NOBODY && s->load[m] < most)
+            give_least_loaded(s, h, i, m);
     }
 }
 
-static void keep_far(struct eg_sticky *s, uint32_t share) {
-    for (uint32_t i = 0; i < s->p->partitions; i++)
-        if (s->p->next[i] == EG_NOBODY && s->home[i] != EG_NOBODY && s->load[s->home[i]] < share)
-            eg_sticky_give(s, i, s->home[i]);
-}
-
-static void place_rest(struct eg_sticky *s) {
+static void place_rest(struct eg_sticky *s, struct heaps *h) {
+    build_heaps(h);
     for (uint32_t i = 0; i < s->p->partitions; i++) {
-        uint32_t m =
-            s->p->next[i] == EG_NOBODY ? least_loaded(s, s->topic_of[i], ANY_NODE) : EG_NOBODY;
+        if (s->p->next[i] != EG_NOBODY)
+            continue;
+        uint32_t m = least_loaded(h, s->topic_of[i], ANY_NODE);
         if (m != EG_NOBODY)
-            eg_sticky_give(s, i, m);
+            give_least_loaded(s, h, i, m);
     }
 }
 
-static void place(struct eg_sticky *s) {
-    uint32_t share = s->p->members > 0 ? (s->p->partitions + s->p->members - 1) / s->p->members : 0;
-    keep_near(s);
-    if (s->p->numa) {
-        place_near(s, share);
-        keep_far(s, share);
+/* Where all subscribe the same, what one has above an even share is placed like what is free. */
+static int place(struct eg_sticky *s) {
+    const struct eg_plan *p = s->p;
+    struct heaps h = {s, p->of_class.start, eg_plan_array(s->p, p->members, sizeof(*h.item))};
+    if (h.item == NULL)
+        return EAGRE_E_NO_MEMORY;
+    memcpy(h.item, p->of_class.item, p->members * sizeof(*h.item));
+    uint32_t share = p->members > 0 ? (p->partitions + p->members - 1) / p->members : 0;
+    keep(s, false, p->classes == 1 ? share : UINT32_MAX);
+    if (p->numa) {
+        place_near(s, &h, share);
+        keep(s, true, share);
     }
-    place_rest(s);
+    place_rest(s, &h);
+    return EAGRE_OK;
 }
 
 /* ---- level ------------------------------------------------------------------------------------------------ */
@@ -164,7 +206,10 @@ static uint32_t find_taker(const struct eg_sticky *s, struct search *q, uint32_t
 static uint32_t cheapest(const struct eg_sticky *s, uint32_t from, uint32_t to, uint32_t topic) {
     uint32_t best = EG_NOBODY;
     int64_t least = INT64_MAX;
+    uint32_t seen = 0;
     for (uint32_t i = s->held[from]; i != EG_NOBODY; i = s->after[i]) {
+        if (seen++ >= CANDIDATES && best != EG_NOBODY)
+            break;
         if (s->topic_of[i] != topic)
             continue;
         int64_t cost = eg_give_cost(s, i, to) - eg_give_cost(s, i, from);
@@ -249,7 +294,8 @@ int eg_assign_sticky(struct eg_plan *p) {
     for (uint32_t m = 0; m < p->members; m++)
         s.held[m] = EG_NOBODY;
     describe(&s, mark);
-    place(&s);
-    int rc = level(&s);
+    int rc = place(&s);
+    if (rc == EAGRE_OK)
+        rc = level(&s);
     return rc == EAGRE_OK ? eg_sticky_refine(&s) : rc;
 }

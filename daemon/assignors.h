@@ -47,7 +47,7 @@ struct eg_assign_input {
  *                       partition's node (one whose node is unknown is on none)
  *
  * Range and round-robin are Kafka's to the partition. Balance always is what it says; that nothing cheaper exists is
- * exact too, but for groups of thousands with hundreds of different subscriptions, where the search is cut short.
+ * exact too, but for the largest groups with most of it out of place, where the search is cut short.
  */
 int eg_assign(enum eg_assignor how, const struct eg_assign_input *in, uint32_t *next);
 

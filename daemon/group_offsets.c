@@ -66,6 +66,11 @@ static int reserve(struct eg_group *g, size_t more) {
     return EAGRE_OK;
 }
 
+static int too_much_metadata(const struct eg_group *g) {
+    return eg_error_set(EAGRE_E_LIMIT, "group '%s': the metadata of its offsets would have more than %zu bytes", g->name,
+                        METADATA_BYTES_MAX);
+}
+
 /* Its entry, with these metadata; made if there is none. */
 static int entry_for(struct eg_group *g, uint32_t topic_uid, uint32_t partition, const char *metadata,
                      struct eg_committed **out) {
@@ -74,8 +79,7 @@ static int entry_for(struct eg_group *g, uint32_t topic_uid, uint32_t partition,
     size_t has = metadata != NULL ? strlen(metadata) : 0;
     char *copy = NULL;
     if (has > had && g->metadata_bytes - had + has > METADATA_BYTES_MAX)
-        return eg_error_set(EAGRE_E_LIMIT, "group '%s': the metadata of its offsets have more than %zu bytes", g->name,
-                            METADATA_BYTES_MAX);
+        return too_much_metadata(g);
     int rc = o == NULL ? reserve(g, 1) : EAGRE_OK;
     if (rc == EAGRE_OK && has > 0 && (copy = strdup(metadata)) == NULL)
         rc = eg_error_set(EAGRE_E_NO_MEMORY, "group '%s': no memory for metadata", g->name);
@@ -124,6 +128,8 @@ void eg_offsets_sweep(struct eg_group *g) {
         struct eg_committed *o = &g->offsets[i];
         if (o->offset >= 0 || o->dirty || o->writing)
             g->offsets[left++] = *o;
+        else
+            free(o->metadata);
     }
     g->offset_count = left;
 }
@@ -223,10 +229,43 @@ void eg_offsets_collect(struct eg_daemon *d, struct eg_member *m) {
 
 /* ---- now and then ------------------------------------------------------------------------------------------------ */
 
-void eg_offsets_hurry(struct eg_daemon *d) { d->groups->writer->hurry = true; }
+void eg_offsets_hurry(struct eg_daemon *d) { d->groups->writer->dirty = d->groups->writer->hurry = true; }
 
 int eg_offsets_flush(struct eg_daemon *d, struct eg_group *g) {
     return g == NULL || g->dirty || d->groups->writer->busy ? eg_offset_writer_flush(d) : EAGRE_OK;
+}
+
+int eg_offsets_put(struct eg_daemon *d, struct eg_group *g, struct eg_meta_offset *list, size_t count) {
+    struct eg_offset_writer *w = d->groups->writer;
+    size_t metadata = g->metadata_bytes;
+    for (size_t i = 0; i < count; i++) {
+        list[i].group_uid = g->uid;
+        list[i].time_ms = eg_now_coarse_ns() / EG_NS_PER_MS;
+        list[i].stamp = ++w->stamp;
+        metadata += list[i].metadata != NULL ? strlen(list[i].metadata) : 0;
+    }
+    if (metadata > METADATA_BYTES_MAX)
+        return too_much_metadata(g);
+    int rc = reserve(g, count);
+    /* What is on its way or noted is older than the list, and must not come behind it. */
+    if (rc == EAGRE_OK)
+        rc = eg_offset_writer_flush(d);
+    if (rc == EAGRE_OK)
+        rc = eg_members_store_forget_offsets(d->groups->store);
+    if (rc == EAGRE_OK)
+        rc = eg_meta_offsets_put(d->meta, list, count, NULL, 0);
+    for (size_t i = 0; rc == EAGRE_OK && i < count; i++) {
+        struct eg_committed *o;
+        if (entry_for(g, list[i].topic_uid, list[i].partition, list[i].metadata, &o) != EAGRE_OK &&
+            entry_for(g, list[i].topic_uid, list[i].partition, NULL, &o) != EAGRE_OK) /* for which there is room */
+            continue;
+        o->offset = list[i].offset;
+        o->time_ms = list[i].time_ms;
+        o->stamp = list[i].stamp;
+        o->flags = 0;
+    }
+    eg_offsets_sweep(g);
+    return rc;
 }
 
 static int64_t behind(int64_t now, int64_t step) { return (now / step + 1) * step; }
@@ -381,6 +420,8 @@ int eg_offsets_start(struct eg_daemon *d) {
         return rc;
     for (size_t i = 0; i < d->groups->count; i++)
         clamp(d, d->groups->list[i]);
+    if (!d->groups->writer->dirty && eg_members_store_forget_offsets(d->groups->store) != EAGRE_OK)
+        eg_log_debug("%s", eg_error_text());
     return EAGRE_OK;
 }
 

@@ -29,6 +29,7 @@ struct eg_account;
 struct eg_client;
 struct eg_dec;
 struct eg_group;
+struct eg_meta_offset;
 struct eg_partition;
 struct eg_topic;
 
@@ -289,8 +290,10 @@ int eg_offset_set(struct eg_daemon *d, struct eg_group *g, uint32_t topic_uid, u
                   uint32_t flags, const char *metadata);
 /* Into the database before it returns (all groups', if any of g's are not there; NULL: in any case). */
 int eg_offsets_flush(struct eg_daemon *d, struct eg_group *g);
-/* Start writing in the next tick. */
+/* There is something to be written: begin in the next tick. */
 void eg_offsets_hurry(struct eg_daemon *d);
+/* All of the list (topic, partition, offset, metadata; the rest is filled in) or nothing; in the database before it returns. */
+int eg_offsets_put(struct eg_daemon *d, struct eg_group *g, struct eg_meta_offset *list, size_t count);
 /* One behind the last offset that is taken; or less, but not less than wanted. */
 int64_t eg_offsets_log_end(struct eg_partition *p, int64_t wanted);
 /* Of a group that is freed. */

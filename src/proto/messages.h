@@ -64,8 +64,9 @@
  *              n x (u32 partition, u32 cell, i64 committed (-1: none), u8 flags (EG_OFFSET_*)))
  *   GROUP_LEAVE > u64 member, u8 how (0: leave; 1: a static member that will be back)
  *   GROUP_COMMIT > u64 member, u64 commits, u16 n, n x (u32 topic uid, u32 partition, i64 offset, str metadata)
- *                    store what the member's cells say, and these with their metadata. The page's `stored`
- *                    reaches `commits` when it is in the database
+ *                    store what the member's cells say; these have metadata: each belongs to the offset that its
+ *                    cell says, too (one that says another offset is of a later commit). The page's `stored` reaches
+ *                    `commits` when it is in the database
  *   GROUP_COMMITTED > str group, u16 n, n x (str topic, u32 partition)
  *            < u16 n, n x (i64 offset (-1: none), i64 time ms, u8 flags, str metadata)
  *   GROUP_PUT > str group, u8 type (if it is made by this), u16 n, n x (str topic, u32 partition, i64 offset (-1: forget

@@ -263,7 +263,7 @@ static int call_group(struct eg_members_store *s, const MDB_val *key, const MDB_
 static int call_member(struct eg_members_store *s, const MDB_val *key, const MDB_val *value, void *arg) {
     const struct call *c = arg;
     struct eg_member m;
-    uint32_t group_uid;
+    uint32_t group_uid = 0;
     int rc = decode_member(s, key, value, &group_uid, &m);
     if (rc != EAGRE_OK)
         return rc;

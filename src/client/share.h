@@ -1,0 +1,24 @@
+/*
+ * share.h - what poll has to do for a member of a share group (group_type EAGRE_GROUP_SHARE). Its partitions are
+ * EG_SHARED: poll asks here instead of their readers, which stand nowhere of their own.
+ */
+#ifndef EG_CLIENT_SHARE_H
+#define EG_CLIENT_SHARE_H
+
+#include "client/group.h"
+
+/* At the start of each poll, before anything else: accept what the last one returned and nobody acknowledged (but for
+ * share_explicit_ack). */
+int eg_shared_begin(eagre_consumer_t *c);
+/* a is mapped: SHARE_OPEN (c->group->member, a's topic uid and number), into a->share; a->how = EG_SHARED.
+ * EAGRE_E_WOULD_BLOCK: it is called again with the same a, as c->until says. */
+int eg_shared_open(eagre_consumer_t *c, struct assigned *a);
+/* It goes: what was acquired and not acknowledged is released, if `given_up`; else it is not ours any more. Also of one
+ * whose opening is under way. In a fork child it only frees memory. */
+void eg_shared_close(eagre_consumer_t *c, struct assigned *a, bool given_up);
+/* As eg_reader_poll. */
+int eg_shared_poll(eagre_consumer_t *c, struct assigned *a, eagre_record_t *records, size_t max, size_t *n);
+/* As eg_reader_has_news. */
+bool eg_shared_has_news(const struct assigned *a);
+
+#endif

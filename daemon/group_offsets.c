@@ -288,7 +288,7 @@ static void look_at(struct eg_daemon *d, struct eg_member *m, int64_t now) {
 static void look(struct eg_daemon *d, int64_t now) {
     struct eg_groups *all = d->groups;
     struct eg_offset_writer *w = all->writer;
-    bool before = w->dirty;
+    uint64_t before = w->stamp;
     w->members = all->member_count;
     w->look_ns = INT64_MAX;
     for (size_t i = 0; i < all->count; i++) {
@@ -300,7 +300,7 @@ static void look(struct eg_daemon *d, int64_t now) {
     }
     if (w->look_ns < now + LOOK_NS)
         w->look_ns = now + LOOK_NS;
-    w->hurry |= w->dirty && !before; /* it has waited long enough */
+    w->hurry |= w->stamp != before; /* it has waited long enough */
 }
 
 /* Groups that have been empty for so long lose their offsets. */

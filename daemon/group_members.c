@@ -216,6 +216,7 @@ static void take_place(struct eg_daemon *d, struct eg_member *m) {
     m->unsaved = true;
     look_by(d, m->away_ns + ms(m->session_ms));
     eg_member_settle(m);
+    eg_group_next_generation(d, m->group); /* it may live on, and two are not to have the same in one generation */
     eg_group_turn(d, m->group);
 }
 

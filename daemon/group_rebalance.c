@@ -450,7 +450,7 @@ static void tell_log(struct eg_group *g, uint32_t why, uint64_t moved, int64_t n
     g->quiet = 0;
 }
 
-static void next_generation(struct eg_daemon *d, struct eg_group *g) {
+void eg_group_next_generation(struct eg_daemon *d, struct eg_group *g) {
     g->generation++;
     d->figures.rebalances++;
     if (g->generation - g->noted_generation > EG_GENERATIONS_UNNOTED / 2) {
@@ -504,7 +504,7 @@ static bool generation(struct eg_daemon *d, struct eg_group *g, int64_t now) {
     g->target = t;
     if (!news)
         return true;
-    next_generation(d, g);
+    eg_group_next_generation(d, g);
     g->assignor = how;
     take_away(g, is_eager(how) && (moved > 0 || has_too_much(g, t)));
     tell_log(g, g->changed, moved, now);
@@ -529,7 +529,7 @@ static void share_generation(struct eg_daemon *d, struct eg_group *g, int64_t no
     }
     if (moved == 0 && (g->changed & ~(uint32_t)(EG_WHY_TOPICS | EG_WHY_RESTARTED)) == 0)
         return;
-    next_generation(d, g);
+    eg_group_next_generation(d, g);
     tell_log(g, g->changed, moved, now);
 }
 

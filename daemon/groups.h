@@ -266,6 +266,7 @@ void eg_member_give_up(struct eg_member *m);
 void eg_member_settle(struct eg_member *m);
 /* There may be something to be given, or another state. */
 void eg_group_turn(struct eg_daemon *d, struct eg_group *g);
+void eg_group_next_generation(struct eg_daemon *d, struct eg_group *g);
 void eg_rebalance_forget(struct eg_daemon *d, struct eg_group *g); /* it is about to go */
 /* It learns a new version with its group's next turn. */
 void eg_member_tell(struct eg_daemon *d, struct eg_member *m);

@@ -226,6 +226,24 @@ static void puts_at_once(void **state) {
     join();
 }
 
+/* Whatever is on its way is older: it does not come behind what was put. */
+static void puts_behind_what_is_on_its_way(void **state) {
+    (void)state;
+    for (int64_t i = 1; i <= 60; i++) {
+        for (uint32_t p = 0; p < 50; p++)
+            assert_int_equal(eg_offset_set(&x.d, g, x.t->meta.uid, p, i, 0, "older"), 0);
+        eg_offsets_hurry(&x.d);
+        (void)tick(0);
+        assert_true(all->writer->submitted);
+        struct eg_meta_offset put = {.topic_uid = x.t->meta.uid, .offset = 1000 + i};
+        assert_int_equal(eg_offsets_put(&x.d, g, &put, 1), 0);
+        assert_true(eg_io_wait(x.d.disk_io));
+        assert_int_equal(stored(0).offset, 1000 + i);
+        assert_int_equal(committed(0), 1000 + i);
+        assert_int_equal(stored(49).offset, i);
+    }
+}
+
 /* The group, or its topic, goes while its offsets are on their way. */
 static void loses_its_group_meanwhile(void **state) {
     (void)state;
@@ -466,6 +484,7 @@ int main(void) {
         TEST(lies_about_nothing_that_failed),
         TEST(keeps_what_was_collected),
         TEST(puts_at_once),
+        TEST(puts_behind_what_is_on_its_way),
         TEST(loses_its_group_meanwhile),
         TEST(bounds_metadata),
         TEST(goes_on_where_the_log_does),

@@ -85,7 +85,7 @@ static int add_match(struct eg_names *l, const char *name) {
 }
 
 static bool matches(const struct eg_wish *w, const char *name) {
-    if (bsearch(&name, w->names, w->name_count, sizeof(*w->names), compare) != NULL)
+    if (w->name_count > 0 && bsearch(&name, w->names, w->name_count, sizeof(*w->names), compare) != NULL)
         return false; /* it is ours anyway */
     for (size_t i = 0; i < w->pattern_count; i++)
         if (regexec(&w->patterns[i], name, 0, NULL, 0) == 0)
@@ -136,7 +136,8 @@ int eg_wish_list(eagre_consumer_t *c, struct eg_wish *w) {
     if (rc == EAGRE_E_WOULD_BLOCK)
         return rc; /* and the next call goes on with that page */
     if (rc == EAGRE_OK && !w->listed) {
-        qsort(l->list, l->count, sizeof(*l->list), compare);
+        if (l->count > 0)
+            qsort(l->list, l->count, sizeof(*l->list), compare);
         w->listed = true;
         if (!is_same(w)) {
             free_names(w->matched, w->matched_count);

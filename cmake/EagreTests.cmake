@@ -179,8 +179,8 @@ if(TARGET eagred_core AND TARGET eagre_cli)
     endif()
     eg_fuzz(config 12000 tests/fuzz/quiet.c eagred_core)
     eg_fuzz(keeper 6000)
-    eg_fuzz(format 6000 tests/fuzz/consume_options.c tools/format.c tools/input.c tools/output.c
-        tools/portable.c tools/progress.c tools/send.c tools/times.c eagre_static)
+    eg_fuzz(format 6000 tests/fuzz/consume_options.c tools/consume_group.c tools/format.c tools/input.c tools/output.c
+        tools/places.c tools/portable.c tools/progress.c tools/send.c tools/times.c eagre_static)
     eg_fuzz(messages 900 tests/fuzz/quiet.c eagred_core)
     target_link_options(fuzz_messages PRIVATE -Wl,--wrap=epoll_wait)
     eg_fuzz(replies 2000)

@@ -76,16 +76,6 @@ int eg_handle_GROUP_JOIN(struct eg_daemon *d, struct eg_session *s, struct eg_de
 
 enum { FIRST_PART = 1, LAST_PART = 2, FROM_PATTERN = 4 };
 
-static int compare_texts(const void *a, const void *b) {
-    return strcmp(*(const char *const *)a, *(const char *const *)b);
-}
-
-static void forget_coming(struct eg_daemon *d, struct eg_member *m) {
-    eg_names_put_all(d->groups->names, m->coming, m->coming_count);
-    m->coming = NULL;
-    m->coming_count = 0;
-}
-
 static int add_name(struct eg_daemon *d, struct eg_session *s, struct eg_member *m, const char *name, bool pattern) {
     struct eg_topic *t = NULL;
     int rc = eg_topic_find(d, name, &t);
@@ -93,62 +83,7 @@ static int add_name(struct eg_daemon *d, struct eg_session *s, struct eg_member 
         rc = eg_topic_check_role(s, t, EG_ROLE_CONSUMER);
     if (rc != EAGRE_OK)
         return pattern ? EAGRE_OK : rc;
-    if (m->coming_count == EG_SUBSCRIBE_MAX)
-        return eg_error_set(EAGRE_E_LIMIT,
-                            "group '%s': a member can subscribe at most %u topics: use a narrower pattern, or several "
-                            "consumers",
-                            m->group->name, EG_SUBSCRIBE_MAX);
-    if (m->coming == NULL)
-        m->coming = malloc(EG_SUBSCRIBE_MAX * sizeof(char *));
-    char *text = m->coming != NULL ? eg_name_get(d->groups->names, name) : NULL;
-    if (text == NULL)
-        return eg_error_set(EAGRE_E_NO_MEMORY, "group '%s': no memory for one topic more", m->group->name);
-    m->coming[m->coming_count++] = text;
-    return EAGRE_OK;
-}
-
-/* All parts are there. */
-static int subscribe(struct eg_daemon *d, struct eg_member *m, bool pattern) {
-    char **old = m->topics, **list = malloc((m->coming_count + 1) * sizeof(char *));
-    size_t old_count = m->topic_count, count = 0;
-    bool was_pattern = m->by_pattern, was_subscribed = m->subscribed;
-    if (list == NULL) {
-        forget_coming(d, m);
-        return eg_error_set(EAGRE_E_NO_MEMORY, "group '%s': no memory for what a member subscribes", m->group->name);
-    }
-    if (m->coming_count > 0)
-        qsort(m->coming, m->coming_count, sizeof(char *), compare_texts);
-    for (size_t i = 0; i < m->coming_count; i++)
-        if (count > 0 && list[count - 1] == m->coming[i])
-            eg_name_put(d->groups->names, m->coming[i]); /* twice */
-        else
-            list[count++] = m->coming[i];
-    free(m->coming);
-    m->coming = NULL;
-    m->coming_count = 0;
-    bool same = count == old_count && (count == 0 || memcmp(list, old, count * sizeof(char *)) == 0);
-    m->topics = list;
-    m->topic_count = count;
-    m->by_pattern = pattern;
-    m->subscribed = true;
-    if (!same || was_pattern != pattern) {
-        m->unsaved = true;
-        int rc = eg_members_save(d, m->group);
-        if (rc != EAGRE_OK) {
-            m->topics = old;
-            m->topic_count = old_count;
-            m->by_pattern = was_pattern;
-            m->subscribed = was_subscribed;
-            eg_names_put_all(d->groups->names, list, count);
-            return rc;
-        }
-    }
-    eg_names_put_all(d->groups->names, old, old_count);
-    if (!was_subscribed)
-        eg_group_change(d, m->group, EG_WHY_JOINED);
-    else if (!same)
-        eg_group_change(d, m->group, EG_WHY_SUBSCRIBED);
-    return EAGRE_OK;
+    return eg_member_add_coming(d, m, name);
 }
 
 int eg_handle_GROUP_SUBSCRIBE(struct eg_daemon *d, struct eg_session *s, struct eg_dec *in, struct eg_reply *r) {
@@ -167,15 +102,15 @@ int eg_handle_GROUP_SUBSCRIBE(struct eg_daemon *d, struct eg_session *s, struct 
     if (rc != EAGRE_OK)
         return rc;
     if ((flags & FIRST_PART) != 0)
-        forget_coming(d, m);
+        eg_member_forget_coming(d, m);
     for (size_t i = 0; i < n && rc == EAGRE_OK; i++) {
         eg_dec_str(&names, name, sizeof(name));
         rc = add_name(d, s, m, name, (flags & FROM_PATTERN) != 0);
     }
     if (rc != EAGRE_OK)
-        forget_coming(d, m);
+        eg_member_forget_coming(d, m);
     else if ((flags & LAST_PART) != 0)
-        rc = subscribe(d, m, (flags & FROM_PATTERN) != 0);
+        rc = eg_member_subscribe(d, m, (flags & FROM_PATTERN) != 0);
     return rc;
 }
 
@@ -348,7 +283,7 @@ static bool describe_member(struct eg_daemon *d, const struct eg_member *m, stru
     eg_enc_u64(r->out, m->id);
     eg_enc_str(r->out, m->client_id);
     eg_enc_str(r->out, m->instance_id);
-    eg_enc_u32(r->out, m->pid);
+    eg_enc_u32(r->out, m->client != NULL ? m->pid : 0);
     eg_enc_u32(r->out, m->uid);
     eg_enc_u32(r->out, m->node);
     eg_enc_u32(r->out, partitions_of(d, m));

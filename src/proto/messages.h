@@ -75,12 +75,15 @@
  *                                             u32 owner's Unix uid)
  *   GROUP_DESCRIBE > str group, u32 skip (members)
  *            < u8 type, u8 state, u32 generation, str assignor, u32 owner's Unix uid, u8 more, u16 n,
- *              n x (u64 member, str client id, str instance id, u32 pid, u32 uid, u32 node, u32 partitions, u16 t, t x str topic)
+ *              n x (u64 member, str client id, str instance id, u32 pid (0: a static one that is away), u32 uid,
+ *              u32 node, u32 partitions, u16 t, t x str topic)
  *   GROUP_OFFSETS > str group, u32 skip (partitions: committed or assigned)
  *            < u8 more, u16 n, n x (str topic, u32 partition, i64 committed (-1), i64 log start, i64 end, u64 member (0:
- *              nobody's), i64 time ms, u8 flags, str metadata)
+ *              nobody's), i64 time ms, u8 flags, str metadata (share groups: what is in flight, and counts))
  *   GROUP_DELETE > str group                                        EAGRE_E_GROUP_ACTIVE
- *   SHARE_OPEN > u64 member, u32 topic uid, u32 partition           fd: the share group's cells (rw)
+ *   SHARE_OPEN > u64 member, u32 topic uid, u32 partition, i64 where the group begins if it has no offset there (-1:
+ *                nowhere)
+ *            < u32 partition uid                                            fd: the share group's cells (rw)
  */
 #ifndef EG_PROTO_MESSAGES_H
 #define EG_PROTO_MESSAGES_H

@@ -130,8 +130,7 @@ static void go_away(struct eg_daemon *d, struct eg_member *m, const char *how) {
     m->cookie = 0;
     m->unsaved = true;
     eg_member_settle(m);
-    (void)eg_members_save(d, m->group); /* what fails is saved with the next change; till then a successor finds it here */
-    eg_member_page_close(d, m, true);
+    (void)eg_members_save(d, m->group); /* closes its page. What fails is saved with the next change */
     look_by(d, m->away_ns + ms(m->session_ms));
     eg_group_turn(d, m->group); /* what it was about to give up is free */
 }

@@ -203,8 +203,11 @@ int eg_members_save(struct eg_daemon *d, struct eg_group *g) {
                        eg_error_text());
         return end;
     }
-    for (struct eg_member *m = g != NULL ? g->members : NULL; m != NULL; m = m->next)
+    for (struct eg_member *m = g != NULL ? g->members : NULL; m != NULL; m = m->next) {
         m->unsaved = false;
+        if (m->client == NULL) /* what it had committed is noted with this */
+            eg_member_page_close(d, m, true);
+    }
     if (d->groups->gone != NULL)
         EG_FAULT("member.removed");
     dispose(d);

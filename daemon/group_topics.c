@@ -128,3 +128,83 @@ static int compare(const void *a, const void *b) {
 bool eg_member_subscribes(const struct eg_member *m, const char *topic) {
     return m->topic_count > 0 && bsearch(&topic, m->topics, m->topic_count, sizeof(char *), compare) != NULL;
 }
+
+/* ---- subscriptions ------------------------------------------------------------------------------------------- */
+
+void eg_member_forget_coming(struct eg_daemon *d, struct eg_member *m) {
+    eg_names_put_all(d->groups->names, m->coming, m->coming_count);
+    m->coming = NULL;
+    m->coming_count = 0;
+}
+
+int eg_member_add_coming(struct eg_daemon *d, struct eg_member *m, const char *topic) {
+    if (m->coming_count == EG_SUBSCRIBE_MAX)
+        return eg_error_set(EAGRE_E_LIMIT,
+                            "group '%s': a member can subscribe at most %u topics: use a narrower pattern, or several "
+                            "consumers",
+                            m->group->name, EG_SUBSCRIBE_MAX);
+    if (m->coming == NULL)
+        m->coming = malloc(EG_SUBSCRIBE_MAX * sizeof(char *));
+    char *text = m->coming != NULL ? eg_name_get(d->groups->names, topic) : NULL;
+    if (text == NULL)
+        return eg_error_set(EAGRE_E_NO_MEMORY, "group '%s': no memory for one topic more", m->group->name);
+    m->coming[m->coming_count++] = text;
+    return EAGRE_OK;
+}
+
+/* What has come, each name once, in a list of its own size. */
+static int take_coming(struct eg_daemon *d, struct eg_member *m, char ***out, size_t *out_count) {
+    char **list = malloc((m->coming_count + 1) * sizeof(char *));
+    size_t count = 0;
+    if (list == NULL) {
+        eg_member_forget_coming(d, m);
+        return eg_error_set(EAGRE_E_NO_MEMORY, "group '%s': no memory for what a member subscribes", m->group->name);
+    }
+    if (m->coming_count > 0)
+        qsort(m->coming, m->coming_count, sizeof(char *), compare);
+    for (size_t i = 0; i < m->coming_count; i++) {
+        if (count > 0 && list[count - 1] == m->coming[i])
+            eg_name_put(d->groups->names, m->coming[i]); /* twice */
+        else
+            list[count++] = m->coming[i];
+    }
+    free(m->coming);
+    m->coming = NULL;
+    m->coming_count = 0;
+    *out = list;
+    *out_count = count;
+    return EAGRE_OK;
+}
+
+int eg_member_subscribe(struct eg_daemon *d, struct eg_member *m, bool pattern) {
+    struct eg_names *names = d->groups->names;
+    char **old = m->topics, **list;
+    size_t old_count = m->topic_count, count;
+    bool was_pattern = m->by_pattern, was_subscribed = m->subscribed;
+    int rc = take_coming(d, m, &list, &count);
+    if (rc != EAGRE_OK)
+        return rc;
+    bool same = count == old_count && (count == 0 || memcmp(list, old, count * sizeof(char *)) == 0);
+    m->topics = list;
+    m->topic_count = count;
+    m->by_pattern = pattern;
+    m->subscribed = true;
+    if (!same || was_pattern != pattern) {
+        m->unsaved = true;
+        rc = eg_members_save(d, m->group);
+    }
+    if (rc != EAGRE_OK) {
+        m->topics = old;
+        m->topic_count = old_count;
+        m->by_pattern = was_pattern;
+        m->subscribed = was_subscribed;
+        eg_names_put_all(names, list, count);
+        return rc;
+    }
+    eg_names_put_all(names, old, old_count);
+    if (!was_subscribed)
+        eg_group_change(d, m->group, EG_WHY_JOINED);
+    else if (!same)
+        eg_group_change(d, m->group, EG_WHY_SUBSCRIBED);
+    return EAGRE_OK;
+}

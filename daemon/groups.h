@@ -5,7 +5,8 @@
  *   group_members.c     join, leave, death, eviction, static members that are away
  *   group_pages.c       members' numbers, ids and pages; what is theirs goes to the store
  *   group_topics.c      what members subscribe
- *   group_rebalance.c   what each generation gives to whom, and the way there
+ *   group_target.c      what each generation is to give to whom
+ *   group_rebalance.c   the way there
  *   group_offsets.c     committed offsets: collected from members' pages, written, read
  *   group_messages.c    what members and tools ask
  *   shares.c            share groups
@@ -124,7 +125,7 @@ struct eg_group {
     uint32_t changed; /* enum eg_why, or'ed: a new generation is due; 0: it is not */
     int64_t due_ns;   /* when; several changes are one rebalance */
     int64_t last_due_ns; /* at the latest */
-    int64_t calm_ns;     /* not before: rebalances take a fifth of the daemon's time at most */
+    int64_t calm_ns;     /* not before: rebalances take a part of the daemon's time at most */
     bool queued, push;   /* it has a turn in the next tick; there may be something to be given */
     struct eg_group *next_queued;
     int64_t retry_ns;
@@ -154,8 +155,11 @@ struct eg_groups {
     struct eg_members_store *store;
     struct eg_offset_writer *writer; /* group_offsets.c */
     struct eg_names *names;          /* group_topics.c */
-    struct eg_group *queue;          /* group_rebalance.c */
+    struct eg_group *queue;          /* group_rebalance.c, as the next one */
+    bool ring;                       /* clients are to be rung */
     int64_t look_ns;                 /* group_members.c: at members that may have stopped polling */
+    size_t share_parts;              /* shares.c */
+    int64_t shares_ns;               /* shares.c: next look at them */
 };
 
 /* Generations that may have been given out and not be noted in the metadata: where the members are lost, the count goes
@@ -243,6 +247,11 @@ void eg_names_put_all(struct eg_names *n, char **texts, size_t count); /* and fr
 /* A member that was read from the store: its own copies become the common ones. */
 int eg_names_share(struct eg_names *n, struct eg_member *m);
 bool eg_member_subscribes(const struct eg_member *m, const char *topic);
+/* A subscription in parts: the names that come are gathered; then they are what the member subscribes. EAGRE_E_LIMIT,
+ * EAGRE_E_NO_MEMORY, EAGRE_E_IO: what it subscribed before holds. */
+void eg_member_forget_coming(struct eg_daemon *d, struct eg_member *m);
+int eg_member_add_coming(struct eg_daemon *d, struct eg_member *m, const char *topic);
+int eg_member_subscribe(struct eg_daemon *d, struct eg_member *m, bool pattern);
 
 /* ---- group_rebalance.c ---------------------------------------------------------------------------------- */
 
@@ -270,8 +279,6 @@ void eg_group_next_generation(struct eg_daemon *d, struct eg_group *g);
 void eg_rebalance_forget(struct eg_daemon *d, struct eg_group *g); /* it is about to go */
 /* It learns a new version with its group's next turn. */
 void eg_member_tell(struct eg_daemon *d, struct eg_member *m);
-/* Who has it, or may still have it; 0: nobody. */
-uint64_t eg_group_holder(const struct eg_group *g, uint32_t topic_uid, uint32_t partition);
 /* An assignor that all of its members and these strategies have in common. but: who does not count (NULL: all do). */
 bool eg_group_agrees(const struct eg_group *g, const uint8_t *strategy, const struct eg_member *but);
 void eg_target_free(struct eg_target *t);

@@ -228,6 +228,10 @@ static void take_over(eagre_consumer_t *c) {
 static int ask_sync(eagre_consumer_t *c, uint32_t skip, struct eg_dec *reply) {
     struct membership *g = c->group;
     struct eg_enc req;
+    if (g->sync_version != g->version || g->sync_skip != skip) /* its answer is not the one to this question */
+        eg_session_give_up(c->e, &g->late);
+    g->sync_version = g->version;
+    g->sync_skip = skip;
     eg_enc_begin(&req, g->out, EG_MSG_MAX, EG_MSG_GROUP_SYNC, 0, 0);
     eg_enc_u64(&req, g->member);
     eg_enc_u32(&req, g->version);

@@ -102,6 +102,7 @@ struct membership {
     /* requests */
     struct eg_late *late;
     uint16_t late_type;
+    uint32_t sync_version, sync_skip; /* what the last GROUP_SYNC said */
     int64_t next_ns, since_ns; /* see `waiting` */
     bool away;                 /* the last one found no daemon */
     uint8_t *out, *in;         /* EG_MSG_MAX each */

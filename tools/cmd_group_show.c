@@ -71,11 +71,12 @@ static void json_partitions(struct out *o, const struct group *g, uint64_t membe
     }
 }
 
+/* Ids are strings, as Kafka's are: they have more digits than every JSON parser keeps. */
 static void json_members(struct out *o, const struct group *g) {
     out_text(o, ",\n   \"members\": [");
     for (size_t i = 0; i < g->info->member_count; i++) {
         const eagre_group_member_t *m = &g->info->members[i];
-        out_printf(o, "%s\n     {\"member\": %" PRIu64 ", \"client_id\": ", i == 0 ? "" : ",", m->member);
+        out_printf(o, "%s\n     {\"member\": \"%" PRIu64 "\", \"client_id\": ", i == 0 ? "" : ",", m->member);
         json_text(o, m->client_id);
         out_text(o, ", \"instance_id\": ");
         if (m->instance_id[0] != '\0')
@@ -159,7 +160,10 @@ static void offsets_rows(struct table *t, const struct group *g) {
         add_number(t, p->committed);
         add_number(t, p->end);
         add_number(t, p->lag);
-        add_number(t, p->member == 0 ? -1 : (int64_t)p->member);
+        if (p->member == 0)
+            table_add(t, "-");
+        else
+            table_add(t, "%" PRIu64, p->member);
         add_number(t, m == NULL || m->pid == 0 ? -1 : m->pid);
         table_add(t, "%s", m == NULL ? "-" : or_none(m->client_id));
     }
@@ -177,7 +181,10 @@ static void describe_json(struct out *o, const struct group *g) {
         number_or_null(o, "committed", p->committed, -1);
         out_printf(o, ", \"log_start_offset\": %" PRId64 ", \"end_offset\": %" PRId64, p->log_start, p->end);
         number_or_null(o, "lag", p->lag, -1);
-        number_or_null(o, "member", (int64_t)p->member, 0);
+        if (p->member == 0)
+            out_text(o, ", \"member\": null");
+        else
+            out_printf(o, ", \"member\": \"%" PRIu64 "\"", p->member);
         number_or_null(o, "commit_ts", p->time_ms, 0);
         out_printf(o, ", \"clamped\": %s, \"metadata\": ", p->clamped ? "true" : "false");
         json_text(o, p->metadata);

@@ -8,12 +8,14 @@
 
 #include <cmocka.h>
 
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <unistd.h>
 
+#include "eagre/admin.h"
 #include "harness_group.h"
 #include "sys/clock.h"
 
@@ -404,6 +406,54 @@ static void two_with_one_instance_id(void **state) {
     m_close(&a);
 }
 
+/* ---- answers that come late ------------------------------------------------------------------------------------------- */
+
+static void stop_the_daemon(eagre_consumer_t *of, const eagre_topic_partition_t *list, size_t n, void *ctx) {
+    bool *was = ctx;
+    (void)of, (void)list, (void)n;
+    if (!*was)
+        kill(bus->pid, SIGSTOP);
+    *was = true;
+}
+
+static size_t given_up;
+
+static void count_revoked(eagre_consumer_t *of, const eagre_topic_partition_t *list, size_t n, void *ctx) {
+    (void)of, (void)list, (void)ctx;
+    given_up += n;
+}
+
+static bool is_second_generation(void *ctx) {
+    eagre_group_info_t *info;
+    (void)ctx;
+    OK(eagre_group_describe(e, "g", &info));
+    bool is = info->generation >= 2;
+    eagre_group_info_free(info);
+    return is;
+}
+
+/* The next question is of the same kind: the answer that has come is not its own. */
+static void the_answer_to_an_acknowledgement_is_no_assignment(void **state) {
+    (void)state;
+    eagre_consumer_options_t o = m_options();
+    bool stopped = false;
+    const eagre_rebalance_callbacks_t callbacks = {count_revoked, stop_the_daemon, NULL, &stopped};
+    struct member a = {0}, b = {0};
+    struct member *both[] = {&a, &b};
+    given_up = 0;
+    m_open(&a, &o);
+    OK(eagre_consumer_on_rebalance(a.c, &callbacks));
+    OK(eagre_consumer_subscribe(a.c, four, 1));
+    m_settle(both, (size_t[]){4}, 1); /* now it acknowledges, and nobody hears it */
+    kill(bus->pid, SIGCONT);
+    m_join(&b, &o);
+    eg_wait_until(is_second_generation, NULL, "second generation");
+    m_settle(both, (size_t[]){2, 2}, 2);
+    assert_int_equal(given_up, 2);
+    m_close(&b);
+    m_close(&a);
+}
+
 /* ---- epoll ------------------------------------------------------------------------------------------------------------ */
 
 static void the_descriptor_tells_of_a_rebalance(void **state) {
@@ -451,6 +501,7 @@ int main(int argc, char **argv) {
         TEST(who_waits_in_poll_is_not_stuck),
         TEST(a_static_member_comes_back_to_its_partitions),
         TEST(two_with_one_instance_id),
+        TEST(the_answer_to_an_acknowledgement_is_no_assignment),
         TEST(the_descriptor_tells_of_a_rebalance),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -178,8 +178,8 @@ static int take_coming(struct eg_daemon *d, struct eg_member *m, char ***out, si
 
 int eg_member_subscribe(struct eg_daemon *d, struct eg_member *m, bool pattern) {
     struct eg_names *names = d->groups->names;
-    char **old = m->topics, **list;
-    size_t old_count = m->topic_count, count;
+    char **old = m->topics, **list = NULL;
+    size_t old_count = m->topic_count, count = 0;
     bool was_pattern = m->by_pattern, was_subscribed = m->subscribed;
     int rc = take_coming(d, m, &list, &count);
     if (rc != EAGRE_OK)

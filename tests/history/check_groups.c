@@ -33,6 +33,7 @@ struct commit {
     int64_t before_ns, after_ns; /* after_ns 0: who knows whether it was made */
     enum history_commit state;
     bool certain; /* it counts */
+    bool in_vain; /* it does not: the partition was another one's already */
 };
 
 /* Somebody saw a committed offset. */
@@ -385,60 +386,7 @@ static void check_generations(struct check *k) {
     }
 }
 
-/* ---- where they began ---------------------------------------------------------------------------------------------- */
-
-static int compare_commits(const void *a, const void *b) {
-    const struct commit *x = a, *y = b;
-    int side = by_key(&x->key, &y->key);
-    return side != 0 ? side : by_time(x->before_ns, y->before_ns);
-}
-
-/* A turn begins where the last certain commit before it says, or where one says that was asked for after that. */
-static void check_start(struct check *k, const struct turn *t, const struct commit *list,
-                        size_t count) {
-    const struct commit *last = NULL;
-    int64_t least = INT64_MAX, most = -1;
-    for (size_t i = 0; i < count; i++)
-        if (list[i].certain && list[i].after_ns < t->polled_ns &&
-            (last == NULL || list[i].before_ns > last->before_ns))
-            last = &list[i];
-    for (size_t i = 0; i < count; i++) {
-        const struct commit *c = &list[i];
-        if (c->state == HISTORY_COMMIT_REFUSED || c->before_ns > t->begun_ns ||
-            (last != NULL && c->before_ns < last->before_ns))
-            continue;
-        least = c->offset < least ? c->offset : least;
-        most = c->offset > most ? c->offset : most;
-    }
-    int64_t log_start = history_sum(&k->table, t->key.topic, t->key.partition)->log_start;
-    if (t->start > most && t->start > log_start)
-        history_broken(k, HISTORY_LATER_RULE,
-                       OF_GROUP "consumer %u begins at %" PRId64
-                                ", and the last commit was of %" PRId64,
-                       t->key.group, t->key.topic, t->key.partition, t->consumer, t->start, most);
-    if (last != NULL && t->start < least)
-        history_broken(k, HISTORY_FORGOTTEN_RULE,
-                       OF_GROUP "consumer %u begins at %" PRId64
-                                ", but consumer %u committed %" PRId64,
-                       t->key.group, t->key.topic, t->key.partition, t->consumer, t->start,
-                       last->consumer, last->offset);
-}
-
-static void check_starts(struct check *k) {
-    const struct history_groups *g = k->groups;
-    size_t from = 0;
-    for (size_t i = 0; i < g->turns.count; i++) {
-        const struct turn *t = &g->turns.list[i];
-        while (from < g->commits.count && by_key(&g->commits.list[from].key, &t->key) < 0)
-            from++;
-        size_t to = from;
-        while (to < g->commits.count && by_key(&g->commits.list[to].key, &t->key) == 0)
-            to++;
-        check_start(k, t, g->commits.list + from, to - from);
-    }
-}
-
-/* ---- what was delivered -------------------------------------------------------------------------------------------- */
+/* ---- what there is -------------------------------------------------------------------------------------------- */
 
 /* Acknowledged records, by partition and offset. */
 static int compare_cells(const void *a, const void *b) {
@@ -469,13 +417,16 @@ static struct acked all_acked(const struct check *k) {
     return a;
 }
 
-/* The first one of the partition; a.count: none. */
-static size_t first_of(const struct acked *a, const struct key *key) {
+/* The first one of the partition from this offset on, or the first one behind them. */
+static size_t first_of(const struct acked *a, const struct key *key, int64_t from) {
     size_t low = 0, high = a->count;
     while (low < high) {
         size_t middle = low + (high - low) / 2;
         const struct history_cell *c = a->list[middle];
-        if (c->topic < key->topic || (c->topic == key->topic && c->partition < key->partition))
+        int side = c->topic != key->topic           ? (c->topic < key->topic ? -1 : 1)
+                   : c->partition != key->partition ? (c->partition < key->partition ? -1 : 1)
+                                                    : by_time(c->offset, from);
+        if (side < 0)
             low = middle + 1;
         else
             high = middle;
@@ -487,6 +438,78 @@ static bool is_of(const struct acked *a, size_t i, const struct key *key, int64_
     return i < a->count && a->list[i]->topic == key->topic &&
            a->list[i]->partition == key->partition && a->list[i]->offset < below;
 }
+
+/* ---- where they began ---------------------------------------------------------------------------------------------- */
+
+static int compare_commits(const void *a, const void *b) {
+    const struct commit *x = a, *y = b;
+    int side = by_key(&x->key, &y->key);
+    return side != 0 ? side : by_time(x->before_ns, y->before_ns);
+}
+
+/* A turn begins where the last certain commit before it says, or where one says that was asked for after that. */
+static void check_start(struct check *k, const struct acked *a, const struct turn *t,
+                        const struct commit *list, size_t count) {
+    const struct commit *last = NULL;
+    int64_t least = INT64_MAX, most = -1;
+    for (size_t i = 0; i < count; i++)
+        if (list[i].certain && list[i].after_ns < t->polled_ns &&
+            (last == NULL || list[i].before_ns > last->before_ns))
+            last = &list[i];
+    for (size_t i = 0; i < count; i++) {
+        const struct commit *c = &list[i];
+        if (c->in_vain || c->before_ns > t->begun_ns ||
+            (last != NULL && c->before_ns < last->before_ns))
+            continue;
+        least = c->offset < least ? c->offset : least;
+        most = c->offset > most ? c->offset : most;
+    }
+    int64_t log_start = history_sum(&k->table, t->key.topic, t->key.partition)->log_start;
+    /* What lies between need not be a record. */
+    int64_t from = most > log_start ? most : log_start;
+    if (is_of(a, first_of(a, &t->key, from), &t->key, t->start))
+        history_broken(k, HISTORY_LATER_RULE,
+                       OF_GROUP "consumer %u begins at %" PRId64
+                                ", and the last commit was of %" PRId64,
+                       t->key.group, t->key.topic, t->key.partition, t->consumer, t->start, most);
+    if (last != NULL && is_of(a, first_of(a, &t->key, t->start), &t->key, least))
+        history_broken(k, HISTORY_FORGOTTEN_RULE,
+                       OF_GROUP "consumer %u begins at %" PRId64
+                                ", but consumer %u committed %" PRId64,
+                       t->key.group, t->key.topic, t->key.partition, t->consumer, t->start,
+                       last->consumer, last->offset);
+}
+
+/* Asked for by one who did not know yet that it had been put out. Refused or not: it must not count. */
+static void find_vain(struct history_groups *g) {
+    const struct turn *t = g->turns.list, *end = t + g->turns.count, *owner = NULL;
+    for (size_t i = 0; i < g->commits.count; i++) {
+        struct commit *c = &g->commits.list[i];
+        if (i == 0 || by_key(&c->key, &g->commits.list[i - 1].key) != 0)
+            owner = NULL;
+        while (t < end && by_key(&t->key, &c->key) < 0)
+            t++;
+        for (; t < end && by_key(&t->key, &c->key) == 0 && t->begun_ns < c->before_ns; t++)
+            owner = t;
+        c->in_vain = !c->certain && owner != NULL && owner->consumer != c->consumer;
+    }
+}
+
+static void check_starts(struct check *k, const struct acked *a) {
+    const struct history_groups *g = k->groups;
+    size_t from = 0;
+    for (size_t i = 0; i < g->turns.count; i++) {
+        const struct turn *t = &g->turns.list[i];
+        while (from < g->commits.count && by_key(&g->commits.list[from].key, &t->key) < 0)
+            from++;
+        size_t to = from;
+        while (to < g->commits.count && by_key(&g->commits.list[to].key, &t->key) == 0)
+            to++;
+        check_start(k, a, t, g->commits.list + from, to - from);
+    }
+}
+
+/* ---- what was delivered -------------------------------------------------------------------------------------------- */
 
 static bool was_delivered(struct history_groups *g, const struct key *key, int64_t offset,
                           int64_t by_ns) {
@@ -508,7 +531,7 @@ static void check_looks(struct check *k, const struct acked *a) {
     for (size_t i = 0; i < g->looks.count; i++) {
         const struct look *l = &g->looks.list[i];
         if (i == 0 || by_key(&l->key, &g->looks.list[i - 1].key) != 0)
-            at = first_of(a, &l->key);
+            at = first_of(a, &l->key, 0);
         while (is_of(a, at, &l->key, l->offset) &&
                was_delivered(g, &l->key, a->list[at]->offset, l->after_ns))
             at++;
@@ -531,7 +554,7 @@ static bool is_share(const struct history_groups *g, uint32_t group) {
 static void check_end(struct check *k, const struct acked *a, const struct end *e) {
     struct history_groups *g = k->groups;
     bool share = is_share(g, e->key.group);
-    for (size_t i = first_of(a, &e->key); is_of(a, i, &e->key, INT64_MAX); i++) {
+    for (size_t i = first_of(a, &e->key, 0); is_of(a, i, &e->key, INT64_MAX); i++) {
         int64_t offset = a->list[i]->offset;
         if (offset < e->offset && was_delivered(g, &e->key, offset, INT64_MAX) &&
             (!share ||
@@ -574,7 +597,8 @@ void history_groups_check(struct check *k) {
     history_shares_check(k);
     check_turns(k);
     check_generations(k);
-    check_starts(k);
+    find_vain(g);
+    check_starts(k, &a);
     check_looks(k, &a);
     check_ends(k, &a);
     free(a.list);

@@ -311,16 +311,20 @@ static void a_member_that_begins_behind_the_last_commit(void **state) {
     bad(HISTORY_LATER_RULE, 1);
 }
 
-static void a_member_that_begins_where_a_refused_commit_says(void **state) {
+static void a_member_that_begins_where_one_of_the_past_says(void **state) {
     (void)state;
     join(&x);
     given(&x, 1, 0);
     see(&x, 0, 8);
     commit(&x, 5, HISTORY_COMMIT_SAFE);
-    commit(&x, 7, HISTORY_COMMIT_REFUSED);
     join(&y);
-    taken(&x, 2);
-    given(&y, 2, 7);
+    given(&y, 2, 5); /* x has been put out, and does not know it */
+    commit(&x, 7, HISTORY_COMMIT_REFUSED);
+    commit(&x, 7, HISTORY_COMMIT_DONE);
+    history_polls(&x);
+    history_put_out(&x, 0, 0);
+    taken(&y, 3);
+    given(&x, 3, 7);
     bad(HISTORY_LATER_RULE, 1);
 }
 
@@ -515,7 +519,7 @@ int main(void) {
         T(a_generation_going_back),
         T(a_commit_ahead_of_the_members),
         T(a_member_that_begins_behind_the_last_commit),
-        T(a_member_that_begins_where_a_refused_commit_says),
+        T(a_member_that_begins_where_one_of_the_past_says),
         T(a_first_member_that_begins_anywhere),
         T(a_commit_that_is_forgotten),
         T(a_safe_commit_that_is_forgotten),

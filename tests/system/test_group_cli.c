@@ -383,26 +383,32 @@ static void what_could_not_be_written_is_not_committed(void **state) {
     free(all);
 }
 
-/* A record of 500 bytes a line: in a pipe that nobody empties there is room for some only. */
-static char *long_lines(int n) {
-    char *text = malloc((size_t)n * 500 + 1), *at = text;
-    for (int i = 0; i < n; i++)
-        at += sprintf(at, "%08d %0*d\n", i, 490, 0);
+/* Fewer bytes than are printed at one go, and more than there is room for in a pipe of ours that nobody empties. */
+enum { LINES = 400, LINE = 100 };
+
+static char *long_lines(void) {
+    char *text = malloc(LINES * LINE + 1), *at = text;
+    for (int i = 0; i < LINES; i++)
+        at += sprintf(at, "%08d %0*d\n", i, LINE - 10, 0);
     return text;
+}
+
+static void small_pipe(int out[2]) {
+    assert_int_equal(pipe2(out, O_CLOEXEC), 0);
+    assert_true(fcntl(out[0], F_SETPIPE_SZ, 4096) >= 0);
 }
 
 /* Killed while it waits for its reader: what the reader has not got comes again, nothing is left out. */
 static void a_member_that_is_killed_has_left_nothing_out(void **state) {
     const struct eg_test_bus *b = *state;
-    enum { LINES = 400 };
     int out[2] = {-1, -1};
-    char *all = long_lines(LINES), *got = malloc((LINES + 1) * 500);
+    char *all = long_lines(), *got = malloc((LINES + 1) * LINE);
     PRINTS("", "topic", "create", "t", "-c", "segment.bytes=1M", "-c", "storage=memory");
     FEED(all, "produce", "t");
-    assert_int_equal(pipe2(out, O_CLOEXEC), 0);
+    small_pipe(out);
     pid_t m = EG_SPAWN(b, -1, out[1], -1, "eagre", "consume", "--socket", b->socket, "-g", "g", "t", "-q");
     close(out[1]);
-    size_t n = 0, want = 500 * 20; /* some of it has been read, some lies in the pipe, the rest waits */
+    size_t n = 0, want = LINE * 20; /* some of it has been read, some lies in the pipe, the rest waits */
     while (n < want) {
         ssize_t r = read(out[0], got + n, want - n);
         assert_true(r > 0);
@@ -410,13 +416,13 @@ static void a_member_that_is_killed_has_left_nothing_out(void **state) {
     }
     kill(m, SIGKILL);
     assert_int_equal(eg_wait_exit(m), 137);
-    for (ssize_t r; (r = read(out[0], got + n, LINES * 500 - n)) > 0;)
+    for (ssize_t r; (r = read(out[0], got + n, LINES * LINE - n)) > 0;)
         n += (size_t)r;
     close(out[0]);
     char *rest = OUTPUT("consume", "-q", "-g", "g", "t", "-e");
-    n -= n % 500; /* a line that was cut was not printed */
+    n -= n % LINE; /* a line that was cut was not printed */
     size_t again = strlen(rest);
-    assert_true(again % 500 == 0 && n + again >= strlen(all));
+    assert_true(again % LINE == 0 && n + again >= strlen(all));
     assert_memory_equal(got, all, n);
     assert_string_equal(rest, all + strlen(all) - again);
     free(rest);
@@ -427,14 +433,13 @@ static void a_member_that_is_killed_has_left_nothing_out(void **state) {
 /* Its reader stops for longer than max.poll.interval.ms: put out, told so, and in again when it can print. */
 static void who_is_put_out_says_so_and_goes_on(void **state) {
     const struct eg_test_bus *b = *state;
-    enum { LINES = 400 };
     int out[2] = {-1, -1};
-    char path[128], *all = long_lines(LINES), *got = malloc(3 * LINES * 500);
+    char path[128], *all = long_lines(), *got = malloc(3 * LINES * LINE);
     PRINTS("", "topic", "create", "t", "-c", "segment.bytes=1M", "-c", "storage=memory");
     FEED(all, "produce", "t");
     snprintf(path, sizeof(path), "%s/err", b->dir);
     int err = create(path);
-    assert_int_equal(pipe2(out, O_CLOEXEC), 0);
+    small_pipe(out);
     pid_t m = EG_SPAWN(b, -1, out[1], err, "eagre", "consume", "--socket", b->socket, "-g", "g", "t", "--max-poll-interval-ms",
                        "300");
     close(out[1]);
@@ -444,10 +449,10 @@ static void who_is_put_out_says_so_and_goes_on(void **state) {
     size_t n = 0;
     bool whole = false; /* the last record has come */
     while (!whole) {
-        ssize_t r = read(out[0], got + n, 3 * LINES * 500 - n);
+        ssize_t r = read(out[0], got + n, 3 * LINES * LINE - n);
         assert_true(r > 0);
         n += (size_t)r;
-        whole = n % 500 == 0 && memcmp(got + n - 500, all + (LINES - 1) * 500, 500) == 0;
+        whole = n % LINE == 0 && memcmp(got + n - LINE, all + (LINES - 1) * LINE, LINE) == 0;
     }
     wait_file(path, "joining again\n");
     assert_true(has(path, "lost: t [0]\n"));
@@ -455,7 +460,7 @@ static void who_is_put_out_says_so_and_goes_on(void **state) {
     assert_int_equal(eg_wait_exit(m), 143);
     close(out[0]);
     char *seen = calloc(1, LINES);
-    for (size_t i = 0; i < n; i += 500)
+    for (size_t i = 0; i < n; i += LINE)
         seen[atoi(got + i)] = 1;
     assert_null(memchr(seen, 0, LINES));
     free(seen);

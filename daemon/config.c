@@ -74,6 +74,13 @@ static const struct entry entries[] = {
      "Those that one Unix user made; not for root and the daemon's own user. 0: a quarter of groups.max."},
     {"members.max.per.uid", COUNT, AT(members_max_per_uid), 1, 16384, "4096", {0}, NULL,
      "Members of groups, of each Unix user; an instance has room for 16384."},
+    {"group.share.record.lock.duration.ms", COUNT, AT(share_lock_ms), 100, 3600000, "30000", {0}, NULL,
+     "Share groups: how long a member may have a record before another one gets it."},
+    {"group.share.delivery.count.limit", COUNT, AT(share_delivery_limit), 1, 30, "5", {0}, NULL,
+     "Share groups: a record that was delivered so often and not accepted is not delivered again."},
+    {"group.share.partition.max.record.locks", COUNT, AT(share_max_locks), 64, 65536, "4096", {0}, NULL,
+     "Share groups: records of a partition that members may have at a time, and how far one may be ahead of the "
+     "first that is not done; the next power of two."},
     {"disk.min.free.bytes", SIZE, AT(disk_min_free_bytes), 0, INT64_MAX, "67108864", {0}, NULL,
      "No log file is made that would leave less free on the disk of --dir, so that metadata can be written."},
     {"disk.io", CHOICE, AT(disk_io), 0, 0, "auto", {"auto", "io_uring", "threads"}, NULL,

@@ -37,6 +37,9 @@ struct eg_config {
     uint32_t groups_max;
     uint32_t groups_max_per_uid;
     uint32_t members_max_per_uid; /* of groups */
+    uint32_t share_lock_ms;       /* group.share.*: of share groups */
+    uint32_t share_delivery_limit;
+    uint32_t share_max_locks;
     uint32_t socket_mode;
     int log_level;             /* enum eg_log_level */
     int keeper;                /* enum eg_keeper_mode */

@@ -6,6 +6,7 @@
 
 #include "members_store.h"
 #include "meta_groups.h"
+#include "shares.h"
 #include "sys/clock.h"
 #include "sys/errbuf.h"
 
@@ -217,6 +218,7 @@ int eg_group_delete(struct eg_daemon *d, struct eg_group *g) {
         eg_members_store_commit(s) != EAGRE_OK)
         eg_log_warning("group '%s': %s", g->name, eg_error_text());
     eg_rebalance_forget(d, g);
+    eg_share_group_gone(d, g, true);
     list_remove(d, g);
     eg_log_info("group '%s' deleted", g->name);
     group_free(d, g);
@@ -267,12 +269,14 @@ static void skip_generations(struct eg_groups *all) {
 
 static void stop(struct eg_daemon *d, bool keep) {
     struct eg_groups *all = d->groups;
-    (void)keep;
+    for (size_t i = 0; all->writer != NULL && i < all->count; i++)
+        eg_shares_collect(d, all->list[i]);
     if (all->writer != NULL)
         eg_offsets_stop(d);
     eg_members_forget(d);
     while (all->count > 0) {
         struct eg_group *g = all->list[0];
+        eg_share_group_gone(d, g, !keep);
         list_remove(d, g);
         group_free(d, g);
     }
@@ -302,7 +306,11 @@ static int start(struct eg_daemon *d) {
         rc = eg_offsets_start(d);
     }
     if (rc == EAGRE_OK)
+        rc = eg_shares_start(d);
+    if (rc == EAGRE_OK)
         rc = eg_members_start(d);
+    if (rc == EAGRE_OK)
+        eg_shares_members_known(d);
     if (rc != EAGRE_OK)
         stop(d, true);
     return rc;
@@ -310,6 +318,8 @@ static int start(struct eg_daemon *d) {
 
 static int64_t tick(struct eg_daemon *d, int64_t now) {
     int64_t next = eg_members_tick(d, now), due = eg_rebalance_tick(d, now);
+    next = due < next ? due : next;
+    due = eg_shares_tick(d, now);
     next = due < next ? due : next;
     due = eg_offsets_tick(d, now);
     return due < next ? due : next;

@@ -7,6 +7,7 @@
 #include "handlers.h"
 #include "offset_writer.h"
 #include "partition.h"
+#include "shares.h"
 #include "slots.h"
 #include "sys/atomic.h"
 #include "sys/clock.h"
@@ -39,7 +40,8 @@ static int check_offset(struct eg_partition *p, int64_t offset) {
                         eg_topic_name(p->topic), p->number, offset, end);
 }
 
-static void collect_all(struct eg_daemon *d, const struct eg_group *g) {
+static void collect_all(struct eg_daemon *d, struct eg_group *g) {
+    eg_shares_collect(d, g);
     for (struct eg_member *m = g->members; m != NULL; m = m->next)
         eg_offsets_collect(d, m);
 }
@@ -222,7 +224,11 @@ int eg_handle_GROUP_PUT(struct eg_daemon *d, struct eg_session *s, struct eg_dec
         rc = eg_error_set(EAGRE_E_GROUP_ACTIVE,
                           "group '%s' has %zu members: its offsets can be set when all have left it (close its consumers)",
                           g->name, g->member_count);
-    return rc == EAGRE_OK ? eg_offsets_put(d, g, put.list, put.count) : rc;
+    if (rc == EAGRE_OK)
+        rc = eg_offsets_put(d, g, put.list, put.count);
+    for (size_t i = 0; rc == EAGRE_OK && i < put.count; i++)
+        eg_share_put(d, g, put.list[i].topic_uid, put.list[i].partition);
+    return rc;
 }
 
 /* ---- GROUP_OFFSETS ------------------------------------------------------------------------------------------- */
@@ -285,8 +291,12 @@ static bool next_entry(struct eg_daemon *d, struct walk *w, struct entry *out) {
     return false;
 }
 
-static void encode_entry(struct eg_enc *out, const struct entry *e, int64_t end) {
+static void encode_entry(const struct eg_group *g, struct eg_enc *out, const struct entry *e, int64_t end) {
     const struct eg_committed *o = e->committed;
+    const char *metadata = o != NULL && o->metadata != NULL ? o->metadata : "";
+    char share[256];
+    if (eg_share_describe(g, e->p->topic->meta.uid, e->p->number, share, sizeof(share)))
+        metadata = share;
     eg_enc_str(out, eg_topic_name(e->p->topic));
     eg_enc_u32(out, e->p->number);
     eg_enc_i64(out, o != NULL ? o->offset : -1);
@@ -295,7 +305,7 @@ static void encode_entry(struct eg_enc *out, const struct entry *e, int64_t end)
     eg_enc_u64(out, e->member);
     eg_enc_i64(out, o != NULL ? o->time_ms : 0);
     eg_enc_u8(out, o != NULL ? (uint8_t)o->flags : 0);
-    eg_enc_str(out, o != NULL && o->metadata != NULL ? o->metadata : "");
+    eg_enc_str(out, metadata);
 }
 
 int eg_handle_GROUP_OFFSETS(struct eg_daemon *d, struct eg_session *s, struct eg_dec *in, struct eg_reply *r) {
@@ -337,7 +347,7 @@ int eg_handle_GROUP_OFFSETS(struct eg_daemon *d, struct eg_session *s, struct eg
         } while (!more && !e.p->end_found);
         if (more)
             break;
-        encode_entry(r->out, &e, end);
+        encode_entry(g, r->out, &e, end);
         count++;
     }
     free(held);

@@ -12,6 +12,7 @@
 #include "partition.h"
 #include "recover.h"
 #include "retention.h"
+#include "shares.h"
 #include "slots.h"
 #include "sys/atomic.h"
 #include "sys/errbuf.h"
@@ -373,8 +374,10 @@ int eg_topic_delete(struct eg_daemon *d, const struct eg_peer *peer, const char 
     uint32_t uid = t->meta.uid;
     bool disk = t->settings.v[EG_SET_STORAGE] == EG_STORAGE_DISK;
     topic_free(d, t, true);
-    if (d->groups != NULL)
+    if (d->groups != NULL) {
+        eg_shares_topic_gone(d, uid);
         eg_offsets_forget_topic(d, uid);
+    }
     eg_groups_topic_changed(d, name);
     if (disk)
         eg_retention_forget_topic(d, uid);

@@ -456,8 +456,10 @@ int eagre_consumer_poll(eagre_consumer_t *c, eagre_record_t *records, size_t max
         eg_consumer_retract(c);
     }
     int rc = EAGRE_OK;
-    if (c->group != NULL)
+    if (c->group != NULL) {
+        eg_shared_begin(c);
         rc = eg_group_poll(c);
+    }
     if (__builtin_expect(rc == EAGRE_OK, 1))
         rc = poll_all(c, records, max, n);
     c->got += *n;

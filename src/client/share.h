@@ -7,9 +7,6 @@
 
 #include "client/group.h"
 
-/* At the start of each poll, before anything else: accept what the last one returned and nobody acknowledged (but for
- * share_explicit_ack). */
-int eg_shared_begin(eagre_consumer_t *c);
 /* a is mapped: SHARE_OPEN (c->group->member, a's topic uid and number), into a->share; a->how = EG_SHARED.
  * EAGRE_E_WOULD_BLOCK: it is called again with the same a, as c->until says. */
 int eg_shared_open(eagre_consumer_t *c, struct assigned *a);
@@ -20,5 +17,14 @@ void eg_shared_close(eagre_consumer_t *c, struct assigned *a, bool given_up);
 int eg_shared_poll(eagre_consumer_t *c, struct assigned *a, eagre_record_t *records, size_t max, size_t *n);
 /* As eg_reader_has_news. */
 bool eg_shared_has_news(const struct assigned *a);
+/* Accept what the last poll returned, of a, and nobody acknowledged. */
+void eg_shared_accept(struct assigned *a);
+
+/* At the start of each poll, before anything else. The application has come back, so it is done with what the last
+ * one returned, which was of c->last. */
+static inline void eg_shared_begin(eagre_consumer_t *c) {
+    if (__builtin_expect(c->last != NULL && c->last->how == EG_SHARED, 0) && !c->options.share_explicit_ack)
+        eg_shared_accept(c->last);
+}
 
 #endif

@@ -41,7 +41,8 @@ struct eg_share_cells {
     /* The daemon's words: settings, relaxed. */
     _Atomic uint32_t lock_ms; /* group.share.record.lock.duration.ms */
     _Atomic uint32_t limit;   /* group.share.delivery.count.limit */
-    uint8_t pad0[64 - 36];
+    uint32_t partitions; /* that the topic had when the group began to read this one */
+    uint8_t pad0[64 - 40];
     /* Anyone: CAS acq_rel, only upwards, over done cells and over what is before the log's start. */
     _Atomic uint64_t start;
     uint8_t pad1[56];

@@ -176,6 +176,7 @@ static void pass_over(struct eg_share *s, int64_t to) {
             (void)eg_cas_acq_rel(cell, &word, eg_share_make(eg_share_lap_of((uint64_t)s->next, s->window), 0, 0, 0, EG_SHARE_DONE));
         s->next++;
     }
+    advance(s); /* nobody accepts these */
 }
 
 /* The reader has met a record. */
@@ -227,6 +228,15 @@ static void stand(struct eg_reader *r, int64_t offset) {
         r->offset = offset;
 }
 
+/* Once in each unit of time. */
+static void keep_swept(struct eg_share *s) {
+    s->time = eg_share_time_of(s->clock_ns());
+    if (s->time == s->swept)
+        return;
+    s->swept = s->time;
+    (void)eg_share_sweep(s, 0);
+}
+
 enum back { NOT_OURS, BACK, ARCHIVED };
 static enum back put_back(struct eg_share *s, int64_t offset, uint64_t word);
 
@@ -234,11 +244,7 @@ int eg_share_poll(struct eg_share *s, struct eg_reader *r, eagre_record_t *recor
                   size_t max, size_t *n) {
     int rc = EAGRE_OK;
     *n = 0;
-    s->time = eg_share_time_of(s->clock_ns());
-    if (s->time != s->swept) {
-        s->swept = s->time;
-        (void)eg_share_sweep(s, 0);
-    }
+    keep_swept(s);
     s->picker = (struct eg_picker){ask, s};
     s->taken = taken;
     s->run = max >= RUN_MAX ? RUN_MAX : 1u << (31 - __builtin_clz((uint32_t)max));
@@ -275,6 +281,7 @@ int eg_share_poll(struct eg_share *s, struct eg_reader *r, eagre_record_t *recor
 
 bool eg_share_has_news(struct eg_share *s, const struct eg_reader *r) {
     uint64_t hint;
+    keep_swept(s);
     int64_t first = find_first(s, &hint);
     return first < s->limit && (first < r->offset || eg_reader_has_news(r));
 }
@@ -318,14 +325,23 @@ static bool end_at(struct eg_share *s, int64_t offset, uint64_t word, enum eg_sh
     return true;
 }
 
-bool eg_share_end(struct eg_share *s, int64_t offset, uint64_t word, enum eg_share_end how) {
+uint64_t eg_share_word(const struct eg_share *s, int64_t offset) {
     if (offset < 0)
+        return 0;
+    uint64_t word = eg_load_acquire(cell_of(s, offset));
+    return is_acquired(s, offset, word) && eg_share_member(word) == s->member ? word : 0;
+}
+
+static bool end(struct eg_share *s, struct eg_share_taken *t, enum eg_share_end how, uint32_t time) {
+    uint64_t word = t->word;
+    if (t->offset < 0 || !is_acquired(s, t->offset, word) || eg_share_member(word) != s->member)
         return false;
-    if (word == 0)
-        word = eg_load_acquire(cell_of(s, offset));
-    if (!is_acquired(s, offset, word) || eg_share_member(word) != s->member)
-        return false;
-    bool ended = end_at(s, offset, word, how, eg_share_time_of(s->clock_ns()));
+    t->word = (word & ~UINT64_C(3)) | EG_SHARE_DONE; /* its count may still be asked for */
+    return end_at(s, t->offset, word, how, time);
+}
+
+bool eg_share_end(struct eg_share *s, struct eg_share_taken *taken, enum eg_share_end how) {
+    bool ended = end(s, taken, how, eg_share_time_of(s->clock_ns()));
     advance(s);
     return ended;
 }
@@ -333,12 +349,18 @@ bool eg_share_end(struct eg_share *s, int64_t offset, uint64_t word, enum eg_sha
 void eg_share_accept(struct eg_share *s, struct eg_share_taken *taken, size_t count) {
     uint32_t time = eg_share_time_of(s->clock_ns());
     for (size_t i = 0; i < count; i++)
-        if (taken[i].word != 0)
-            (void)end_at(s, taken[i].offset, taken[i].word, EG_SHARE_ACCEPT, time);
-    advance(s);
+        (void)end(s, &taken[i], EG_SHARE_ACCEPT, time);
+    if (count > 0)
+        advance(s);
 }
 
+static bool is_this(const void *ctx, uint32_t member) { return member == *(const uint32_t *)ctx; }
+
 size_t eg_share_sweep(struct eg_share *s, uint32_t gone) {
+    return eg_share_sweep_if(s, gone != 0 ? is_this : NULL, &gone);
+}
+
+size_t eg_share_sweep_if(struct eg_share *s, bool (*is_gone)(const void *ctx, uint32_t member), const void *ctx) {
     int64_t start = load_start(s), hint = hint_offset(s, eg_load_acquire(&s->cells->hint), start), first = -1;
     uint32_t time = eg_share_time_of(s->clock_ns());
     size_t found = 0;
@@ -346,7 +368,7 @@ size_t eg_share_sweep(struct eg_share *s, uint32_t gone) {
         uint64_t word = eg_load_acquire(cell_of(s, at));
         bool available = at < hint && is_free(s, at, word);
         if (is_acquired(s, at, word)) {
-            bool ends = gone != 0 && eg_share_member(word) == gone;
+            bool ends = is_gone != NULL && is_gone(ctx, eg_share_member(word));
             /* The clock once more, after the word: it is not older than what it is compared with. */
             bool late = !ends && is_late(s, word, time) && is_late(s, word, eg_share_time_of(s->clock_ns()));
             enum back back = ends || late ? put_back(s, at, word) : NOT_OURS;

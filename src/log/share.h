@@ -36,7 +36,7 @@
 /* A record that a poll took. */
 struct eg_share_taken {
     int64_t offset;
-    uint64_t word; /* what its cell says while it is ours; 0: ours no more */
+    uint64_t word; /* what its cell says while it is ours; EG_SHARE_DONE: ours no more */
 };
 
 /* One handle's: a member's or the daemon's. */
@@ -73,13 +73,15 @@ int eg_share_attach(struct eg_share *s, struct eg_share_cells *c, size_t mapped,
  */
 int eg_share_poll(struct eg_share *s, struct eg_reader *r, eagre_record_t *records, struct eg_share_taken *taken,
                   size_t max, size_t *n);
-/* Would a poll find something? For spinning, and for the last look before sleep. */
+/* Would a poll find something? For spinning, and for the last look before sleep. Sweeps, too, when it is time. */
 bool eg_share_has_news(struct eg_share *s, const struct eg_reader *r);
 
 enum eg_share_end { EG_SHARE_ACCEPT, EG_SHARE_RELEASE, EG_SHARE_REJECT };
 
-/* Ours no more. word: from eg_share_taken; 0: as the cell says. False: it was not ours (any more), or its time is over. */
-bool eg_share_end(struct eg_share *s, int64_t offset, uint64_t word, enum eg_share_end how);
+/* The word of its cell, if that says that it is ours; else 0. */
+uint64_t eg_share_word(const struct eg_share *s, int64_t offset);
+/* Ours no more, by the word that it was taken with. False: it was not ours (any more), or its time is over. */
+bool eg_share_end(struct eg_share *s, struct eg_share_taken *taken, enum eg_share_end how);
 /* Accept all of these that were not ended. */
 void eg_share_accept(struct eg_share *s, struct eg_share_taken *taken, size_t count);
 
@@ -89,6 +91,8 @@ void eg_share_accept(struct eg_share *s, struct eg_share_taken *taken, size_t co
  * `start`. Returns how many there are to be taken because of it.
  */
 size_t eg_share_sweep(struct eg_share *s, uint32_t gone);
+/* The same for all members of whom it says so. */
+size_t eg_share_sweep_if(struct eg_share *s, bool (*is_gone)(const void *ctx, uint32_t member), const void *ctx);
 
 /* Nothing before this offset exists any more: the log's start. */
 void eg_share_skip(struct eg_share *s, int64_t offset);

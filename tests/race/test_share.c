@@ -105,7 +105,7 @@ static void answer(struct worker *w, size_t i, enum eg_share_end how) {
     int64_t o = w->taken[i].offset;
     w->accepting = how == EG_SHARE_ACCEPT ? o : -1;
     FAKE_REQUIRE(atomic_exchange(&s->holder[o], 0) == w->share.member);
-    FAKE_REQUIRE(eg_share_end(&w->share, o, w->taken[i].word, how));
+    FAKE_REQUIRE(eg_share_end(&w->share, &w->taken[i], how));
     w->accepting = -1;
     if (how == EG_SHARE_ACCEPT)
         FAKE_REQUIRE(atomic_fetch_add(&s->accepted[o], 1) == 0);

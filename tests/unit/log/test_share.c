@@ -86,8 +86,17 @@ static size_t poll_max(struct member *m, size_t max) {
     return m->n;
 }
 
-static bool end(struct member *m, size_t i, enum eg_share_end how) {
-    return eg_share_end(&m->share, m->taken[i].offset, m->taken[i].word, how);
+static bool end(struct member *m, size_t i, enum eg_share_end how) { return eg_share_end(&m->share, &m->taken[i], how); }
+
+static bool end_by(struct member *m, int64_t offset, uint64_t word) {
+    struct eg_share_taken taken = {offset, word};
+    return eg_share_end(&m->share, &taken, EG_SHARE_ACCEPT);
+}
+
+/* By what the cell says. */
+static bool end_at(struct member *m, int64_t offset, enum eg_share_end how) {
+    struct eg_share_taken taken = {offset, eg_share_word(&m->share, offset)};
+    return eg_share_end(&m->share, &taken, how);
 }
 
 static uint32_t count_of(const struct member *m, size_t i) { return eg_share_count(m->taken[i].word); }
@@ -171,13 +180,14 @@ static void what_is_acquired_is_nobody_elses(void **state) {
     assert_int_equal(poll_max(&g->member[2], 10), 0);
     assert_false(eg_share_has_news(&g->member[2].share, &g->member[2].reader.r));
     /* Nor can another one answer for it. */
-    assert_false(eg_share_end(&g->member[1].share, 0, 0, EG_SHARE_ACCEPT));
-    assert_false(eg_share_end(&g->member[1].share, 0, g->member[0].taken[0].word, EG_SHARE_ACCEPT));
-    assert_false(eg_share_end(&g->member[1].share, 7, 0, EG_SHARE_ACCEPT)); /* not taken by anyone */
-    assert_false(eg_share_end(&g->member[1].share, -1, 0, EG_SHARE_ACCEPT));
-    assert_true(eg_share_end(&g->member[0].share, 0, 0, EG_SHARE_ACCEPT));
+    assert_false(end_at(&g->member[1], 0, EG_SHARE_ACCEPT));
+    assert_false(end_by(&g->member[1], 0, g->member[0].taken[0].word));
+    assert_false(end_at(&g->member[1], 7, EG_SHARE_ACCEPT)); /* not taken by anyone */
+    assert_false(end_at(&g->member[1], -1, EG_SHARE_ACCEPT));
+    assert_false(end_by(&g->member[1], -1, g->member[1].taken[0].word));
+    assert_true(end_at(&g->member[0], 0, EG_SHARE_ACCEPT));
     assert_false(end(&g->member[0], 0, EG_SHARE_ACCEPT)); /* once */
-    assert_false(eg_share_end(&g->member[0].share, 0, 0, EG_SHARE_RELEASE));
+    assert_false(end_at(&g->member[0], 0, EG_SHARE_RELEASE));
     assert_int_equal(figures(g).start, 1);
     assert_int_equal(figures(g).acquired, 2);
     close_group(g);
@@ -235,8 +245,10 @@ static void an_acquisition_ends_with_its_time(void **state) {
     assert_int_equal(figures(g).expired, 1);
     assert_false(end(&g->member[0], 0, EG_SHARE_ACCEPT));
     assert_false(end(&g->member[0], 0, EG_SHARE_RELEASE));
-    assert_false(eg_share_end(&g->member[0].share, 0, 0, EG_SHARE_ACCEPT));
+    assert_false(end_at(&g->member[0], 0, EG_SHARE_ACCEPT));
     assert_true(end(&g->member[1], 0, EG_SHARE_ACCEPT));
+    assert_int_equal(count_of(&g->member[1], 0), 2); /* it can still be asked for */
+    assert_false(end(&g->member[1], 0, EG_SHARE_ACCEPT));
     assert_int_equal(figures(g).start, 1);
     close_group(g);
 }
@@ -334,7 +346,7 @@ static void the_dead_give_back_what_they_have(void **state) {
     struct eg_share again;
     attach(g, &again, 1);
     for (size_t i = 0; i < 20; i++)
-        assert_false(eg_share_end(&again, g->member[0].taken[i].offset, g->member[0].taken[i].word, EG_SHARE_ACCEPT));
+        assert_false(eg_share_end(&again, &g->member[0].taken[i], EG_SHARE_ACCEPT));
     assert_int_equal(eg_share_sweep(&g->daemon, 1), 0);
     close_group(g);
 }

@@ -102,7 +102,7 @@ static void answer(struct actor *a, size_t i, enum eg_share_end how) {
     int64_t o = a->taken[i].offset;
     if (s->held_by[o] == number_of(a))
         s->held_by[o] = -1;
-    bool ended = eg_share_end(&a->share, o, a->taken[i].word, how);
+    bool ended = eg_share_end(&a->share, &a->taken[i], how);
     FAKE_REQUIRE(ended || s->expires);
     s->accepted[o] += ended && how == EG_SHARE_ACCEPT;
     FAKE_REQUIRE(s->accepted[o] <= 1);

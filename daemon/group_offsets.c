@@ -231,10 +231,6 @@ void eg_offsets_collect(struct eg_daemon *d, struct eg_member *m) {
 
 void eg_offsets_hurry(struct eg_daemon *d) { d->groups->writer->dirty = d->groups->writer->hurry = true; }
 
-int eg_offsets_flush(struct eg_daemon *d, struct eg_group *g) {
-    return g == NULL || g->dirty || d->groups->writer->busy ? eg_offset_writer_flush(d) : EAGRE_OK;
-}
-
 int eg_offsets_put(struct eg_daemon *d, struct eg_group *g, struct eg_meta_offset *list, size_t count) {
     struct eg_offset_writer *w = d->groups->writer;
     size_t metadata = g->metadata_bytes;

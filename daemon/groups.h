@@ -292,12 +292,10 @@ int64_t eg_offsets_tick(struct eg_daemon *d, int64_t now_ns);
 void eg_offsets_collect(struct eg_daemon *d, struct eg_member *m);
 /* NULL: none. Of a consumer group; of a share group its start. */
 struct eg_committed *eg_offset_find(struct eg_group *g, uint32_t topic_uid, uint32_t partition);
-/* Set it; in memory now, in the database within a second (or see the next two). offset -1: forget it. EAGRE_E_NO_MEMORY,
+/* Set it; in memory now, in the database within a second (or see the next one). offset -1: forget it. EAGRE_E_NO_MEMORY,
  * EAGRE_E_LIMIT (metadata of the group). */
 int eg_offset_set(struct eg_daemon *d, struct eg_group *g, uint32_t topic_uid, uint32_t partition, int64_t offset,
                   uint32_t flags, const char *metadata);
-/* Into the database before it returns (all groups', if any of g's are not there; NULL: in any case). */
-int eg_offsets_flush(struct eg_daemon *d, struct eg_group *g);
 /* There is something to be written: begin in the next tick. */
 void eg_offsets_hurry(struct eg_daemon *d);
 /* All of the list (topic, partition, offset, metadata; the rest is filled in) or nothing; in the database before it returns. */

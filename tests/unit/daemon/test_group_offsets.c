@@ -155,7 +155,7 @@ static void lies_about_nothing_that_failed(void **state) {
     assert_int_equal(stored(0).count, 0);
     assert_int_equal(page->stored, 0);
     assert_true(all->writer->failing && all->writer->dirty);
-    assert_int_not_equal(eg_offsets_flush(&x.d, g), 0);
+    assert_int_not_equal(eg_offset_writer_flush(&x.d), 0);
     struct eg_meta_offset put = {.topic_uid = x.t->meta.uid, .partition = 1, .offset = 77};
     assert_int_not_equal(eg_offsets_put(&x.d, g, &put, 1), 0);
     assert_int_equal(committed(1), 1);
@@ -465,7 +465,7 @@ static void is_a_table(void **state) {
         const struct eg_committed *a = &g->offsets[i - 1], *b = &g->offsets[i];
         assert_true(a->topic_uid < b->topic_uid || (a->topic_uid == b->topic_uid && a->partition < b->partition));
     }
-    assert_int_equal(eg_offsets_flush(&x.d, g), 0);
+    assert_int_equal(eg_offset_writer_flush(&x.d), 0);
     assert_int_equal(eg_meta_offsets(x.d.meta, compare_with_stored, expected), 0);
     for (uint32_t t = 0; t < TOPICS; t++)
         for (uint32_t p = 0; p < PARTITIONS; p++)

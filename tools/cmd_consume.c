@@ -143,16 +143,17 @@ static void print(struct run *r, size_t n) {
 
 /* -e: tick off the partitions (all, or that of a record) that have nothing left. */
 static int look_for_end(struct run *r, const eagre_record_t *of) {
+    bool queue = r->options.group_type == EAGRE_GROUP_SHARE; /* which has others at work before its end */
     for (size_t i = 0; i < r->source_count; i++) {
         struct source *s = &r->sources[i];
-        int64_t lag;
+        int64_t lag = 0;
         if (s->done ||
             (of != NULL && (s->partition != of->partition || strcmp(s->topic, of->topic) != 0)))
             continue;
-        int rc = eagre_consumer_lag(r->consumer, s->topic, s->partition, &lag);
+        int rc = queue ? EAGRE_OK : eagre_consumer_lag(r->consumer, s->topic, s->partition, &lag);
         if (rc != EAGRE_OK)
             return rc;
-        if (lag == 0) {
+        if (queue ? of == NULL && r->waited : lag == 0) {
             s->done = true;
             r->undone--;
         }
@@ -174,6 +175,7 @@ static int consume(struct run *r) {
         if (max == 0)
             break;
         rc = eagre_consumer_poll(r->consumer, r->records, max, wait_ms, &n);
+        r->waited = wait_ms > 0 && rc == EAGRE_OK;
         if (n > 0) {
             size_t printed = cut(r, n);
             print(r, printed);

@@ -46,6 +46,7 @@ struct run {
     size_t source_count;
     size_t undone;
     uint64_t printed;
+    bool waited; /* the last poll did, and nothing went wrong */
     bool fenced; /* by the last poll */
     int failed;  /* in a callback, which cannot say so */
     struct progress progress;

@@ -12,8 +12,6 @@
 
 #include "eagre/admin.h"
 
-#pragma weak eagre_consumer_acknowledge
-
 /* ---- what is given and taken away ---------------------------------------------------------------------- */
 
 /* "% group g rebalanced (generation 3): assigned: t [0], t [1]" */

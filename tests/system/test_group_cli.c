@@ -604,6 +604,62 @@ static void a_member_outlives_its_daemon(void **state) {
     PRINTS("", "consume", "-q", "-g", "g", "t", "-e");
 }
 
+/* ---- queues ------------------------------------------------------------------------------------------------------------ */
+
+static void a_queue_gives_each_record_to_one(void **state) {
+    const struct eg_test_bus *b = *state;
+    enum { COUNT = 2000 };
+    struct member m[2];
+    char *all = numbers(0, COUNT);
+    PRINTS("", "topic", "create", "t", SMALL);
+    START(&m[0], "a", "-g", "q", "t", "--group-type", "share");
+    START(&m[1], "b", "-g", "q", "t", "--group-type", "share");
+    wait_file(m[0].err, "assigned: t [0]\n");
+    wait_file(m[1].err, "assigned: t [0]\n");
+    FEED(all, "produce", "t");
+    WAIT("  0\n", "group", "lag", "q");
+    const char *const paths[] = {m[0].out, m[1].out};
+    assert_int_equal(missing(paths, 2, 0, COUNT), 0);
+    char *a = text_of(m[0].out), *c = text_of(m[1].out);
+    assert_int_equal(strlen(a) + strlen(c), strlen(all));
+    free(a);
+    free(c);
+    FAILS(5, "share", "consume", "-g", "q", "t"); /* it is of one type */
+    interrupt(&m[0]);
+    interrupt(&m[1]);
+    WAIT("q      share  Empty        0\n", "group", "list");
+    PRINTS("", "consume", "-q", "-g", "q", "t", "--group-type", "share", "-e");
+    FEED("0\n1\n", "produce", "t");
+    PRINTS("0\n1\n", "consume", "-q", "-g", "q", "t", "--group-type", "share", "-e");
+    PRINTS("", "consume", "-q", "-g", "q", "t", "--group-type", "share", "-e");
+    free(all);
+}
+
+/* What it took and could not write before it was killed is another one's. */
+static void a_queue_takes_back_what_the_dead_had(void **state) {
+    const struct eg_test_bus *b = *state;
+    struct member m;
+    int out[2] = {-1, -1};
+    char *all = long_lines(), byte;
+    PRINTS("", "topic", "create", "t", "-c", "segment.bytes=1M", "-c", "storage=memory");
+    FEED(all, "produce", "t");
+    small_pipe(out);
+    pid_t dead = EG_SPAWN(b, -1, out[1], -1, "eagre", "consume", "--socket", b->socket, "-g", "q", "t", "--group-type", "share");
+    close(out[1]);
+    assert_int_equal(read(out[0], &byte, 1), 1); /* it has taken them */
+    START(&m, "m", "-g", "q", "t", "--group-type", "share");
+    wait_file(m.err, "assigned: t [0]\n");
+    kill(dead, SIGKILL);
+    assert_int_equal(eg_wait_exit(dead), 137);
+    WAIT("  0\n", "group", "lag", "q");
+    char *text = text_of(m.out);
+    assert_string_equal(text, all);
+    free(text);
+    close(out[0]);
+    interrupt(&m);
+    free(all);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
 #define STOPPED(t) cmocka_unit_test_setup_teardown(t, eg_setup_bus_stopped, eg_teardown_bus)
@@ -623,6 +679,8 @@ int main(void) {
         STARTED(an_idle_member_ends_with_e),
         STARTED(a_static_member_finds_its_partitions_again),
         STARTED(a_member_outlives_its_daemon),
+        STARTED(a_queue_gives_each_record_to_one),
+        STARTED(a_queue_takes_back_what_the_dead_had),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -24,7 +24,7 @@ void history_member_begin(struct history_member *m, struct history_log *log, uin
 void history_polls(struct history_member *m) { m->poll_ns = history_now(); }
 
 void history_polled(struct history_member *m, uint32_t generation) {
-    if (generation != m->generation) {
+    if (generation != 0 && generation != m->generation) { /* 0: it has been given nothing yet */
         m->generation = generation;
         put(m, HISTORY_GENERATION, (struct history_seen){.producer = generation});
     }

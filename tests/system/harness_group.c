@@ -12,7 +12,7 @@
 #include "sys/clock.h"
 
 int eg_setup_groups(void **state) {
-    const eagre_setting_t settings[] = {{"storage", "memory"}, {"segment.bytes", "64K"}, {"partitions", "4"}};
+    const eagre_setting_t settings[] = {{"storage", "memory"}, {"segment.bytes", "1M"}, {"partitions", "4"}};
     eg_client_setup();
     eg_setup_bus(state);
     bus = *state;

@@ -287,8 +287,9 @@ static void who_does_not_poll_is_put_out(void **state) {
     struct member *both[] = {&a, &b};
     eagre_record_t r[64];
     size_t n;
-    o.max_poll_interval_ms = 300;
+    o.max_poll_interval_ms = 1000;
     m_join(&a, &o);
+    o.max_poll_interval_ms = 300000;
     m_join(&b, &o);
     m_settle(both, (size_t[]){2, 2}, 2);
     m_produce(10);
@@ -319,9 +320,10 @@ static void poll_says_once_that_it_is_out(void **state) {
     struct member a = {0}, b = {0};
     eagre_record_t r;
     size_t n;
-    o.max_poll_interval_ms = 300;
+    o.max_poll_interval_ms = 1000;
     m_join(&a, &o);
     wait_for_all(&a);
+    o.max_poll_interval_ms = 300000;
     m_join(&b, &o);
     wait_for_all(&b);
     REFUSED(eagre_consumer_poll(a.c, &r, 1, 0, &n), EAGRE_E_FENCED, "poll joins again");
@@ -340,11 +342,11 @@ static void who_waits_in_poll_is_not_stuck(void **state) {
     (void)state;
     eagre_consumer_options_t o = m_options();
     struct member a = {0};
-    o.max_poll_interval_ms = 400;
+    o.max_poll_interval_ms = 1000;
     m_join(&a, &o);
     wait_for_all(&a);
     uint32_t before = generation(&a);
-    m_poll(&a, 1500);
+    m_poll(&a, 2500);
     m_poll(&a, 0);
     assert_int_equal(generation(&a), before);
     assert_events(&a, "a4");

@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "clients.h"
-#include "groups.h"
+#include "group_target.h"
 #include "members_store.h"
 #include "proto/codec.h"
 #include "shares.h"
@@ -259,6 +259,7 @@ static int come_back(struct eg_daemon *d, struct eg_member *m, struct eg_client 
     old->is_gone = true;
     d->groups->gone = old;
     d->groups->by_number[old->number] = old;
+    eg_target_renumber(m->group->target, old->number, m->number);
     if (m->account != c->account) {
         struct eg_account *a = eg_account_take(d, c->account->uid);
         if (a != NULL) {

@@ -33,6 +33,13 @@ uint32_t eg_target_place(const struct eg_target *t, uint32_t uid, uint32_t parti
     return EG_NOBODY;
 }
 
+void eg_target_renumber(struct eg_target *t, uint32_t from, uint32_t to) {
+    for (uint32_t i = 0; t != NULL && i < t->count; i++) {
+        t->who[i] = t->who[i] == from ? to : t->who[i];
+        t->holder[i] = t->holder[i] == from ? to : t->holder[i];
+    }
+}
+
 /* ---- which assignor ---------------------------------------------------------------------------------------- */
 
 static bool has(const uint8_t *strategy, int how) {

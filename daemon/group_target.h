@@ -24,5 +24,7 @@ enum eg_assignor eg_group_choose(const struct eg_group *g);
 struct eg_target *eg_target_compute(struct eg_daemon *d, struct eg_group *g, enum eg_assignor how);
 /* The number of a partition in the target (NULL is fine); EG_NOBODY: nobody subscribes it. */
 uint32_t eg_target_place(const struct eg_target *t, uint32_t uid, uint32_t partition);
+/* A static member has come back. */
+void eg_target_renumber(struct eg_target *t, uint32_t from, uint32_t to);
 
 #endif

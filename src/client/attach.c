@@ -128,6 +128,8 @@ int eg_client_attach(struct eagre *e) {
     for (int attempt = 0; attempt < 2 && e->owner == 0; attempt++) {
         struct eg_late *l = NULL;
         rc = eg_session_connect(e, deadline);
+        if (rc == EAGRE_OK && e->owner != 0)
+            break; /* that was part of it */
         if (rc == EAGRE_OK)
             rc = eg_attach_send(e, 0, deadline, &l);
         bool asked = l != NULL;

@@ -219,7 +219,7 @@ static int greeted(struct eagre *e, struct eg_late *l) {
         rc = take_bus(e, e->greeting.instance_id, bus_fd);
     if (nfds > 0)
         close(bus_fd);
-    if (rc != EAGRE_OK || e->owner == 0)
+    if (rc != EAGRE_OK || (e->owner == 0 && e->page_fd < 0)) /* a page: it was a client, and a daemon forgot it */
         return rc == EAGRE_OK ? online(e) : rc;
     e->stage = EG_ATTACHING;
     /* Another instance has never seen us. */

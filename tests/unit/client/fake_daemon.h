@@ -51,6 +51,7 @@ enum fake_act {
     FAKE_SWAP_FDS, /* in reverse order */
     FAKE_STALL,    /* do nothing at all, as if stopped, until fake_go_on; then answer */
     FAKE_DIE_LATE, /* as FAKE_STALL, but then close the connection */
+    FAKE_FORGET,   /* EAGRE_E_PERMISSION, and close the connection at the next one of that type */
 };
 
 struct fake {
@@ -324,15 +325,16 @@ static bool fake_serve(struct fake *f, int conn) {
     if (n <= 0 || eg_dec_begin(&d, in, (size_t)n, &h) != EAGRE_OK || h.type >= FAKE_TYPES)
         return false;
     int act = f->act[h.type];
-    f->act[h.type] = FAKE_ANSWER;
+    f->act[h.type] = act == FAKE_FORGET ? FAKE_CLOSE : FAKE_ANSWER;
     if (act == FAKE_STALL || act == FAKE_DIE_LATE) {
         sem_post(&f->stalled);
         while (sem_wait(&f->go_on) != 0) {}
         act = act == FAKE_STALL ? FAKE_ANSWER : FAKE_CLOSE;
     }
     eg_enc_begin(&r.out, out, sizeof(out), h.type | EG_MSG_REPLY, h.id, 0);
-    int rc =
-        act == FAKE_REFUSE ? eg_error_set(EAGRE_E_LIMIT, "no more") : fake_handle(f, &h, &d, &r);
+    int rc = act == FAKE_REFUSE   ? eg_error_set(EAGRE_E_LIMIT, "no more")
+             : act == FAKE_FORGET ? eg_error_set(EAGRE_E_PERMISSION, "no such client")
+                                  : fake_handle(f, &h, &d, &r);
     f->seen[h.type]++;
     if (rc != EAGRE_OK) {
         eg_enc_begin(&r.out, out, sizeof(out), h.type | EG_MSG_REPLY, h.id, rc);

@@ -380,8 +380,14 @@ static void subscribe(struct life *l) {
         known += eg_load_acquire(&l->k->control->topic[i].partitions) > 0;
     }
     bool all = known == topics && torture_chance(l->k, 2);
-    while (!torture_ok(eagre_consumer_subscribe(l->c, all ? names : pattern, all ? topics : 1),
-                       "eagre_consumer_subscribe")) {}
+    for (;;) {
+        int rc = eagre_consumer_subscribe(l->c, all ? names : pattern, all ? topics : 1);
+        /* It was stopped for longer than it may be, between one request and the next. */
+        if (rc == EAGRE_E_FENCED && !l->patient)
+            continue;
+        if (torture_ok(rc, "eagre_consumer_subscribe"))
+            return;
+    }
 }
 
 /* Leaves as one should. */

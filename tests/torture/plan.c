@@ -32,13 +32,14 @@ void torture_plan_groups(struct torture_plan *plan, uint32_t groups, uint32_t me
     s->groups = groups;
     s->members = members;
     s->poll_ms = poll_ms;
+    plan->stop_ms = poll_ms != 0 ? 2 * poll_ms : plan->stop_ms; /* so that some are put out */
     s->records_max = 5000;
     for (uint32_t i = 0; i < TORTURE_GROUPS; i++) {
         struct torture_group *g = &s->group[i];
         const char *strategy = strategies[eg_rand_next(&random) % 4];
         (void)snprintf(g->strategy, sizeof(g->strategy), "%s", strategy);
         g->mixed = eg_rand_next(&random) % 3 == 0;
-        g->share = false;
+        g->share = i == 1;
     }
     for (uint32_t i = 0; i < TORTURE_TOPICS; i++) {
         struct torture_topic *t = &s->topic[i];
@@ -73,7 +74,7 @@ void torture_plan_random(struct torture_plan *plan, uint64_t seed) {
     }
     uint32_t groups = PICK(4); /* none, or 2 or 3 */
     if (groups > 1)
-        torture_plan_groups(plan, groups, groups * (2 + PICK(3)), PICK(3) == 0 ? 0 : 100);
+        torture_plan_groups(plan, groups, groups * (2 + PICK(3)), PICK(3) == 0 ? 0 : 300);
     /* Often less, so that what is left is seen alone. */
     if (PICK(2) == 0)
         plan->actions &= (uint32_t)eg_rand_next(&random);

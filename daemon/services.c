@@ -1,5 +1,6 @@
 /* services.c - the table of services: their order is the order of the start. */
 #include "daemon.h"
+#include "sys/clock.h"
 #include "sys/errbuf.h"
 
 static const struct eg_service *const services[] = {
@@ -37,6 +38,7 @@ int64_t eg_services_tick(struct eg_daemon *d, int64_t now_ns) {
         int64_t wanted = services[i]->tick(d, now_ns);
         if (wanted < next)
             next = wanted;
+        now_ns = eg_mono_ns(); /* slices are counted from it: none is used up by those before */
     }
     return next;
 }

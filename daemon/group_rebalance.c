@@ -31,6 +31,7 @@
 #define SLICE_NS (2 * EG_NS_PER_MS)
 #define CALM 4                            /* so many times as long as it took, a group has no other rebalance ... */
 #define CALM_MAX_NS (20 * EG_NS_PER_MS)   /* ... but the dead one's partitions must not wait for long */
+#define TURN_MEMBERS 128u                 /* that get something, or a version, in one turn: a millisecond or so */
 #define TOLD_NS (100 * EG_NS_PER_MS)      /* a line in the log each, if there are not more */
 
 static void is_free(struct eg_group *g, const struct eg_member *m, const struct eg_given *v) {
@@ -298,13 +299,15 @@ static bool take_in(struct eg_group *g, struct eg_member *m) {
     else
         qsort(m->given, m->given_count, sizeof(*m->given), compare_given);
     m->bump |= good;
+    m->got = good;
     m->fresh = 0;
     return good;
 }
 
-/* False: memory is short. */
+/* False: memory is short. Who gets something gets all of it; others have it in the next turn. */
 static bool give(struct eg_daemon *d, struct eg_group *g) {
     struct eg_target *t = g->target;
+    uint32_t members = 0;
     bool good = true;
     if (t == NULL)
         return true;
@@ -316,8 +319,14 @@ static bool give(struct eg_daemon *d, struct eg_group *g) {
         for (uint32_t i = 0; i < topic->partitions; i++) {
             uint32_t at = topic->first + i;
             struct eg_member *m = t->holder[at] == 0 && t->who[at] != 0 ? d->groups->by_number[t->who[at]] : NULL;
-            if (m != NULL && m->group == g && !m->is_gone)
-                good &= append(m, topic->uid, i);
+            if (m == NULL || m->group != g || m->is_gone)
+                continue;
+            if (m->fresh == 0 && members == TURN_MEMBERS) {
+                g->push = true;
+                continue;
+            }
+            members += m->fresh == 0;
+            good &= append(m, topic->uid, i);
         }
     }
     for (struct eg_member *m = g->members; m != NULL; m = m->next)
@@ -326,14 +335,20 @@ static bool give(struct eg_daemon *d, struct eg_group *g) {
     return good;
 }
 
-/* A version for who has another list now. */
+/* A version for who has another list now. Who has only lost something may learn it a turn later. */
 static bool new_versions(struct eg_group *g) {
+    uint32_t members = 0;
     bool any = false;
     for (struct eg_member *m = g->members; m != NULL; m = m->next) {
         any |= m->unsaved;
         if (!m->bump)
             continue;
-        any = m->unsaved = true;
+        if (!m->got && members >= TURN_MEMBERS) {
+            g->push = true;
+            continue;
+        }
+        members++;
+        any = m->unsaved = m->made = true;
         m->version++;
         m->generation = g->generation;
         for (size_t i = 0; i < m->given_count && m->leaving > 0; i++)
@@ -345,9 +360,9 @@ static bool new_versions(struct eg_group *g) {
 
 static void tell(struct eg_daemon *d, struct eg_group *g, int64_t now) {
     for (struct eg_member *m = g->members; m != NULL; m = m->next) {
-        if (!m->bump)
+        if (!m->made)
             continue;
-        m->bump = m->untold = false;
+        m->bump = m->got = m->made = m->untold = false;
         if (m->client == NULL || m->page == NULL) {
             eg_member_settle(m);
             continue;
@@ -398,7 +413,7 @@ static bool turn(struct eg_daemon *d, struct eg_group *g, int64_t now) {
     if (new_versions(g) || generated) {
         if (eg_members_save(d, g) != EAGRE_OK) {
             for (struct eg_member *m = g->members; m != NULL; m = m->next)
-                m->untold = m->bump;
+                m->untold |= m->made;
             return false;
         }
         EG_FAULT("group.given");

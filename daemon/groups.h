@@ -78,7 +78,9 @@ struct eg_member {
     size_t leaving;     /* of these */
     size_t fresh;       /* group_rebalance.c: at the end of `given`, not sorted in yet */
     bool bump;          /* its list differs from that of `version` */
-    bool untold;        /* it was given something that could not be noted yet */
+    bool got;           /* because something was given to it in this turn */
+    bool made;          /* `version` was made in this turn */
+    bool untold;        /* it could not be noted yet */
     bool unsaved;       /* the store does not have it like this */
     bool is_gone;       /* not in its group any more, but still in the store */
     uint64_t share_sum; /* share groups: of the partitions that it was told */

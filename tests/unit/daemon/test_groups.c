@@ -478,6 +478,8 @@ static void check_group(const struct eg_group *g, size_t *members) {
 static void check(void) {
     size_t members = 0, clients = 0, numbers = 0;
     const struct eg_groups *all = w.d.groups;
+    for (size_t i = 0; i < HANDLES; i++)
+        (void)is_member(&w.h[i]); /* who was put out, or whose place was taken, knows it */
     for (size_t i = 0; i < all->count; i++)
         check_group(all->list[i], &members);
     assert_int_equal(members, all->member_count);

@@ -23,7 +23,8 @@ void eg_shared_accept(struct assigned *a);
 /* At the start of each poll, before anything else. The application has come back, so it is done with what the last
  * one returned, which was of c->last. */
 static inline void eg_shared_begin(eagre_consumer_t *c) {
-    if (__builtin_expect(c->last != NULL && c->last->how == EG_SHARED, 0) && !c->options.share_explicit_ack)
+    if (__builtin_expect(c->last != NULL && c->last->how == EG_SHARED, 0) && !c->options.share_explicit_ack &&
+        !c->group->in_callback) /* from where a poll is refused */
         eg_shared_accept(c->last);
 }
 

@@ -35,6 +35,7 @@ struct worker {
 static struct worker *workers; /* of the children */
 static int32_t first_max_poll_ms; /* of worker 0 */
 static bool by_auto_commit;
+static pid_t pids[WORKERS]; /* 0: none */
 
 static int setup(void **state) {
     workers = mmap(NULL, WORKERS * sizeof(*workers), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
@@ -42,12 +43,6 @@ static int setup(void **state) {
     first_max_poll_ms = 300000;
     by_auto_commit = false;
     return eg_setup_groups(state);
-}
-
-static int teardown(void **state) {
-    int rc = eg_teardown_groups(state);
-    munmap(workers, WORKERS * sizeof(*workers));
-    return rc;
 }
 
 /* ---- a process that is a member ---------------------------------------------------------------------------------- */
@@ -183,9 +178,24 @@ static void leave(int number) {
     eg_wait_until(has_left, &workers[number], "the worker has closed its consumer");
 }
 
-static void kill_and_wait(pid_t pid) {
-    kill(pid, SIGKILL);
-    assert_int_equal(eg_wait_exit(pid), 128 + SIGKILL);
+static pid_t start(int number) {
+    pids[number] = eg_start(work, number);
+    return pids[number];
+}
+
+static void kill_worker(int number) {
+    kill(pids[number], SIGKILL);
+    assert_int_equal(eg_wait_exit(pids[number]), 128 + SIGKILL);
+    pids[number] = 0;
+}
+
+static int teardown(void **state) {
+    for (int i = 0; i < WORKERS; i++)
+        if (pids[i] != 0)
+            kill_worker(i);
+    int rc = eg_teardown_groups(state);
+    munmap(workers, WORKERS * sizeof(*workers));
+    return rc;
 }
 
 /* ---- members that end ---------------------------------------------------------------------------------------------- */
@@ -193,19 +203,19 @@ static void kill_and_wait(pid_t pid) {
 static void others_go_on_for_the_dead(void **state) {
     (void)state;
     by_auto_commit = true;
-    pid_t first = eg_start(work, 0);
-    eg_start(work, 1);
+    start(0);
+    start(1);
     wait_for(0, 2);
     m_produce(2000);
     wait_for_records(2, 2000);
-    kill_and_wait(first);
+    kill_worker(0);
     wait_for(1, 1);
     m_produce(2000);
     wait_for_records(2, 4000);
     /* The dead one had committed all but its last poll. */
     if (repeated(2, 4000) > 32)
         fail_msg("%u records came again", repeated(2, 4000));
-    eg_start(work, 2);
+    start(2);
     wait_for(1, 2);
     leave(1);
     wait_for(2, 1);
@@ -218,12 +228,12 @@ static void others_go_on_for_the_dead(void **state) {
 
 static void without_commits_all_comes_again(void **state) {
     (void)state;
-    pid_t first = eg_start(work, 0);
+    start(0);
     wait_for(0, 1);
     m_produce(500);
     wait_for_records(1, 500);
-    kill_and_wait(first);
-    eg_start(work, 1);
+    kill_worker(0);
+    start(1);
     wait_for(1, 1);
     memset(workers[0].seen, 0, sizeof(workers[0].seen));
     wait_for_records(2, 500);
@@ -241,8 +251,8 @@ static void a_stopped_member_is_put_out_and_told(void **state) {
     (void)state;
     by_auto_commit = true;
     first_max_poll_ms = 1000;
-    pid_t first = eg_start(work, 0);
-    eg_start(work, 1);
+    pid_t first = start(0);
+    start(1);
     wait_for(0, 2);
     m_produce(100);
     wait_for_records(2, 100);
@@ -400,22 +410,21 @@ static void polls_do_not_wait_for_a_stopped_daemon(void **state) {
 static void restarts_among_rebalances(void **state) {
     (void)state;
     by_auto_commit = true;
-    pid_t pids[WORKERS] = {0};
     uint32_t records = 0;
     for (int i = 0; i < 2; i++)
-        pids[i] = eg_start(work, i);
+        start(i);
     wait_for(0, 2);
     for (int round = 0; round < 3; round++) {
         m_produce(300);
         records += 300;
-        pids[2] = eg_start(work, 2);
+        start(2);
         eg_bus_kill(bus);
         m_produce(100);
         records += 100;
         eg_bus_start(bus, NULL);
         wait_for(0, 3);
         kill(bus->pid, SIGKILL);
-        kill_and_wait(pids[2]);
+        kill_worker(2);
         workers[2].parts = 0;
         eg_bus_kill(bus);
         eg_bus_start(bus, NULL);
@@ -470,7 +479,8 @@ static void a_fork_child_leaves_its_parent_alone(void **state) {
     pid_t child = eg_start(forked, 0);
     for (int i = 0; i < 20; i++)
         m_poll(m, 1);
-    kill_and_wait(child);
+    kill(child, SIGKILL);
+    assert_int_equal(eg_wait_exit(child), 128 + SIGKILL);
     m_produce(10);
     m_take(&m, 1, 80);
     assert_quiet(m, 1);

@@ -155,5 +155,6 @@ int eb_persist(struct eb_bench *b);
 int eb_flush(struct eb_bench *b);
 int eb_replay(struct eb_bench *b);
 int eb_coldstart(struct eb_bench *b);
+int eb_share(struct eb_bench *b);
 
 #endif

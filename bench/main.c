@@ -28,6 +28,7 @@ static const struct scenario {
     {"flush", eb_flush, "latency of producers while their records are written to disk"},
     {"replay", eb_replay, "reading log files, against cat"},
     {"coldstart", eb_coldstart, "start of the daemon after the loss of all memory"},
+    {"share", eb_share, "members of a share group that take records of one partition"},
 };
 #define SCENARIOS (sizeof scenarios / sizeof *scenarios)
 

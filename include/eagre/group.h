@@ -110,9 +110,26 @@ typedef enum eagre_acknowledge {
 } eagre_acknowledge_t;
 
 /*
- * One record that poll returned to this member and that is still its own: EAGRE_E_STATE else (the acquisition time
- * limit group.share.record.lock.duration.ms is over, or it was acknowledged before). Without
- * share_explicit_ack a poll accepts all that the poll before it returned and that were not acknowledged.
+ * group_type EAGRE_GROUP_SHARE. All members have all partitions of the topics; a poll takes records that no other member
+ * has, up to max of one partition, and they are this member's until it says otherwise, it ends, or
+ * group.share.record.lock.duration.ms (of the daemon) is over: then another one, or it again, gets them, counted. One that
+ * was delivered group.share.delivery.count.limit times is archived: it is not delivered again. So a record is processed at
+ * least once, and by one member at a time as long as that keeps its time. There is no order among members.
+ *
+ * A poll accepts what the poll before it returned; with share_explicit_ack what is not acknowledged stays the member's.
+ * unsubscribe and close give back what was not accepted yet. Callbacks: partitions come and go with topics only.
+ * seek and commit are not for members (EAGRE_E_STATE): see `eagre group seek`.
+ *
+ * Where a group begins that has been nowhere in a partition: the auto.offset.reset of the first member that comes there
+ * says, EAGRE_RESET_UNSET being Kafka's share.auto.offset.reset=latest. What is produced before that member
+ * has the partition (its `assigned` callback) is left out then; where a queue is filled before anybody works at it, say earliest.
+ * A partition that is added to a topic that the group reads is read from its beginning.
+ */
+
+/*
+ * One record that a poll returned to this member and that is still its own: EAGRE_E_STATE else (its time is over, or it
+ * was acknowledged before). A released record is looked for by the next poll of any member; one that sleeps may notice
+ * 100 ms later.
  */
 int eagre_consumer_acknowledge(eagre_consumer_t *c, const char *topic, int32_t partition, int64_t offset,
                                eagre_acknowledge_t how);

@@ -202,7 +202,7 @@ static const struct table_column describe_columns[] = {
 struct sum {
     const char *topic;
     size_t partitions, without; /* those that nothing was committed of; they do not count */
-    int64_t lag;
+    int64_t lag;                /* -1: there are no others */
 };
 
 /* Of the topic that the i-th entry is the first one of. */
@@ -220,6 +220,7 @@ static bool sum_up(const struct group *g, size_t i, struct sum *s) {
         else
             s->lag += p->lag;
     }
+    s->lag = s->without == s->partitions ? -1 : s->lag;
     return true;
 }
 
@@ -232,7 +233,7 @@ static void lag_rows(struct table *t, const struct group *g) {
         table_add(t, "%s", s.topic);
         table_add(t, "%zu", s.partitions);
         table_add(t, "%zu", s.without);
-        table_add(t, "%" PRId64, s.lag);
+        add_number(t, s.lag);
     }
 }
 
@@ -249,7 +250,9 @@ static void lag_json(struct out *o, const struct group *g) {
             continue;
         out_text(o, shown++ == 0 ? "{\"topic\": " : ", {\"topic\": ");
         json_text(o, s.topic);
-        out_printf(o, ", \"partitions\": %zu, \"without_offset\": %zu, \"lag\": %" PRId64 "}", s.partitions, s.without, s.lag);
+        out_printf(o, ", \"partitions\": %zu, \"without_offset\": %zu", s.partitions, s.without);
+        number_or_null(o, "lag", s.lag, -1);
+        out_text(o, "}");
     }
     out_text(o, "]}");
 }

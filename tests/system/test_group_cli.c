@@ -253,12 +253,12 @@ static void seek_sets_offsets_as_kafkas_tool_does(void **state) {
     FAILS(4, "'g'", "group", "describe", "g");
 }
 
-/* The time (ms) when the clock has gone on behind now. */
+/* The time (ms) when the clock that records get has gone on behind now. */
 static long long next_ms(void) {
     struct timespec t;
     long long first = 0, now;
     do {
-        clock_gettime(CLOCK_REALTIME, &t);
+        clock_gettime(CLOCK_REALTIME_COARSE, &t);
         now = (long long)t.tv_sec * 1000 + t.tv_nsec / 1000000;
         first = first == 0 ? now : first;
     } while (now <= first);
@@ -455,7 +455,7 @@ static void who_is_put_out_says_so_and_goes_on(void **state) {
         whole = n % LINE == 0 && memcmp(got + n - LINE, all + (LINES - 1) * LINE, LINE) == 0;
     }
     wait_file(path, "joining again\n");
-    assert_true(has(path, "lost: t [0]\n"));
+    wait_file(path, "lost: t [0]\n");
     kill(m, SIGTERM);
     assert_int_equal(eg_wait_exit(m), 143);
     close(out[0]);
@@ -488,7 +488,7 @@ static void members_share_partitions_and_inherit_them(void **state) {
     FEED(second, "produce", "t", "-p", "1");
     FEED(third, "produce", "t", "-p", "2");
     const char *const paths[] = {m[0].out, m[1].out};
-    WAIT("  0\n", "group", "lag", "g"); /* all is committed, so all was printed */
+    WAIT("0    0\n", "group", "lag", "g"); /* all is committed, so all was printed */
     assert_int_equal(missing(paths, 2, 0, 600), 0);
 
     /* One dies without a word: the other one has all. */
@@ -501,7 +501,7 @@ static void members_share_partitions_and_inherit_them(void **state) {
         snprintf(number, sizeof(number), "%d", p);
         FEED(fourth, "produce", "t", "-p", number);
     }
-    WAIT("  0\n", "group", "lag", "g");
+    WAIT("0    0\n", "group", "lag", "g");
     char *tail = text_of(m[1].out);
     for (int k = 0, n = 0; k < 200; k++, n = 0) { /* each of them from each partition */
         char line[16];
@@ -599,7 +599,7 @@ static void a_member_outlives_its_daemon(void **state) {
     eg_bus_start(b, NULL);
     FEED("2\n", "produce", "t");
     wait_file(m.out, "2\n");
-    WAIT("  0\n", "group", "lag", "g");
+    WAIT("0    0\n", "group", "lag", "g");
     interrupt(&m);
     PRINTS("", "consume", "-q", "-g", "g", "t", "-e");
 }
@@ -611,13 +611,13 @@ static void a_queue_gives_each_record_to_one(void **state) {
     enum { COUNT = 2000 };
     struct member m[2];
     char *all = numbers(0, COUNT);
-    PRINTS("", "topic", "create", "t", SMALL);
+    PRINTS("", "topic", "create", "t", "-c", "segment.bytes=1M", "-c", "storage=memory");
     START(&m[0], "a", "-g", "q", "t", "--group-type", "share");
     START(&m[1], "b", "-g", "q", "t", "--group-type", "share");
     wait_file(m[0].err, "assigned: t [0]\n");
     wait_file(m[1].err, "assigned: t [0]\n");
     FEED(all, "produce", "t");
-    WAIT("  0\n", "group", "lag", "q");
+    WAIT("0    0\n", "group", "lag", "q");
     const char *const paths[] = {m[0].out, m[1].out};
     assert_int_equal(missing(paths, 2, 0, COUNT), 0);
     char *a = text_of(m[0].out), *c = text_of(m[1].out);
@@ -651,7 +651,7 @@ static void a_queue_takes_back_what_the_dead_had(void **state) {
     wait_file(m.err, "assigned: t [0]\n");
     kill(dead, SIGKILL);
     assert_int_equal(eg_wait_exit(dead), 137);
-    WAIT("  0\n", "group", "lag", "q");
+    WAIT("0    0\n", "group", "lag", "q");
     char *text = text_of(m.out);
     assert_string_equal(text, all);
     free(text);

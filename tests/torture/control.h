@@ -52,6 +52,7 @@ struct torture_control {
     bool slow;            /* producers make pauses, so that consumers go to sleep */
     bool rests;  /* all producers rest at the same time, so that the daemon stops looking */
     bool sleeps; /* consumers sleep while they wait, in poll; else each as it likes */
+    bool rejoins; /* members leave and come back all the time */
     bool holds;  /* consumers keep records in their hands for long */
     _Atomic uint32_t phase;
     _Atomic uint64_t hits[TORTURE_POINTS]; /* of fault points, in clients */

@@ -424,7 +424,7 @@ static bool live(struct torture_client *k) {
         turn(&l);
         if (torture_chance(k, 100))
             torture_look_at_group(k, torture_pick(k, k->control->groups));
-        if (!drain && polls > 20 && torture_chance(k, 300))
+        if (!drain && polls > 20 && torture_chance(k, k->control->rejoins ? 30 : 300))
             break;
         all = drain && l.count == 0 && has_all(&l);
     }

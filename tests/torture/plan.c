@@ -34,6 +34,7 @@ void torture_plan_groups(struct torture_plan *plan, uint32_t groups, uint32_t me
     s->poll_ms = poll_ms;
     plan->stop_ms = poll_ms != 0 ? 2 * poll_ms : plan->stop_ms; /* so that some are put out */
     s->records_max = 5000;
+    s->rejoins = eg_rand_next(&random) % 4 == 0;
     for (uint32_t i = 0; i < TORTURE_GROUPS; i++) {
         struct torture_group *g = &s->group[i];
         const char *strategy = strategies[eg_rand_next(&random) % 4];
@@ -51,7 +52,7 @@ void torture_plan_groups(struct torture_plan *plan, uint32_t groups, uint32_t me
     }
 }
 
-void torture_plan_random(struct torture_plan *plan, uint64_t seed) {
+void torture_plan_random(struct torture_plan *plan, uint64_t seed, bool with_groups) {
     uint64_t random = seed;
     *plan =
         (struct torture_plan){.seed = seed, .run_ms = 1500, .stop_ms = 200, .actions = TORTURE_ALL};
@@ -72,7 +73,7 @@ void torture_plan_random(struct torture_plan *plan, uint64_t seed) {
         static const uint32_t slots[] = {3, 3, 4, 8};
         torture_plan_topic(plan, i, sizes[PICK(5)], slots[PICK(4)], PICK(4) == 0);
     }
-    uint32_t groups = PICK(4); /* none, or 2 or 3 */
+    uint32_t groups = with_groups ? 2 + PICK(2) : PICK(4); /* 2 or 3; half of the rounds have none */
     if (groups > 1)
         torture_plan_groups(plan, groups, groups * (2 + PICK(3)), PICK(3) == 0 ? 0 : 300);
     /* Often less, so that what is left is seen alone. */

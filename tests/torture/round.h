@@ -59,8 +59,8 @@ struct torture_result {
     uint32_t fired[TORTURE_POINTS];          /* faults that acted, anywhere */
 };
 
-/* An arrangement for this seed. */
-void torture_plan_random(struct torture_plan *plan, uint64_t seed);
+/* An arrangement for this seed. groups: it has groups in any case. */
+void torture_plan_random(struct torture_plan *plan, uint64_t seed, bool groups);
 /* Give it groups: topics of which nothing is trimmed, for who begins again where was committed last. */
 void torture_plan_groups(struct torture_plan *plan, uint32_t groups, uint32_t members,
                          uint32_t poll_ms);

@@ -53,8 +53,9 @@ int eagre_consumer_subscribe(eagre_consumer_t *c, const char *const *topics, siz
 int eagre_consumer_unsubscribe(eagre_consumer_t *c);
 
 /*
- * What changes, called from within poll (and unsubscribe and close), in the thread that calls it. Arrays are valid
- * during the call. Other calls on the consumer are allowed in it, but for poll, subscribe, unsubscribe and close.
+ * What changes, called from within poll (and unsubscribe, close, and a subscribe of who was put out), in the thread
+ * that calls it. Arrays are valid during the call; offset: where it stands, -1: nowhere yet (see EAGRE_RESET_NONE).
+ * Other calls on the consumer are allowed in it, but for poll, subscribe, unsubscribe and close.
  *   revoked   these are about to be given up: commit here what was processed
  *   assigned  these are read from now on; seek here to begin elsewhere
  *   lost      these are gone already and may be another's: the member was put out
@@ -69,8 +70,8 @@ typedef struct eagre_rebalance_callbacks {
 /* NULL: none. Before subscribe. */
 int eagre_consumer_on_rebalance(eagre_consumer_t *c, const eagre_rebalance_callbacks_t *callbacks);
 
-/* What is assigned now, and where each stands: up to cap entries; *n: how many there are. The names are valid until
- * the next poll. */
+/* What is assigned now, and where each stands (-1: nowhere yet): up to cap entries; *n: how many there are. The names
+ * are valid until the next poll. */
 int eagre_consumer_assignment(eagre_consumer_t *c, eagre_topic_partition_t *list, size_t cap, size_t *n);
 
 typedef struct eagre_member_info {

@@ -229,6 +229,7 @@ static void groups_do_not_see_each_other(void **state) {
     struct member q = {0}, other = {0}, plain = {0};
     eagre_consumer_options_t o = options(), o2 = options(), o3 = m_options();
     eagre_record_t r[64];
+    long long memory = eg_figure("memory.committed");
     o2.group_id = "q2";
     m_join(&q, &o);
     m_join(&other, &o2);
@@ -258,6 +259,10 @@ static void groups_do_not_see_each_other(void **state) {
     m_join(&q, &o); /* as if it had never been */
     assert_int_equal(get(&q, r, 64), 40);
     m_close(&q);
+    assert_true(eg_figure("memory.committed") > memory);
+    OK(eagre_group_delete(e, "q"));
+    OK(eagre_group_delete(e, "q2"));
+    assert_int_equal(eg_figure("memory.committed"), memory); /* nothing is left of them */
 }
 
 static void where_a_group_begins(void **state) {

@@ -279,6 +279,7 @@ static void take_later(void *ctx) {
 }
 static void a_clock_that_was_read_earlier_expires_nothing(void **state) {
     (void)state;
+    FAKE_NEEDS_FAULTPOINTS();
     struct group *g = interposed = open_group();
     put(g, 2);
     struct fake_interpose i = {.name = "share.seen", .hit = 1, .act = take_later};
@@ -318,6 +319,7 @@ static void who_slept_looks_at_its_clock_again(void **state) {
 static void take_one(void *ctx) { assert_int_equal(poll_max(ctx, 1), 1); }
 static void what_others_leave_is_found_at_once(void **state) {
     (void)state;
+    FAKE_NEEDS_FAULTPOINTS();
     struct group *g = open_group();
     put(g, 10);
     struct fake_interpose i = {.name = "pin.checked", .hit = 1, .act = take_one, .ctx = &g->member[0]};
@@ -367,6 +369,7 @@ static void work(struct member *m, const char *step, uint32_t hit) {
 /* A member ends at each named step: what it did counts, what it did not comes back, nobody waits. */
 static void ends_at_any_step(void **state) {
     (void)state;
+    FAKE_NEEDS_FAULTPOINTS();
     static const char *const steps[] = {"share.seen", "share.taken", "share.acked", "share.back", "share.moved"};
     for (size_t k = 0; k < sizeof(steps) / sizeof(steps[0]); k++)
         for (uint32_t hit = 1; hit <= 12; hit++) {
@@ -478,6 +481,7 @@ static void a_lap_further(void *ctx) {
 }
 static void who_sleeps_over_a_lap_takes_nothing_of_the_next(void **state) {
     (void)state;
+    FAKE_NEEDS_FAULTPOINTS();
     for (int released = 0; released < 2; released++) {
         struct group *g = open_group();
         put(g, 1);
@@ -516,6 +520,7 @@ static void laps_further(void *ctx) {
 }
 static void a_word_of_a_later_lap_is_not_one_of_before(void **state) {
     (void)state;
+    FAKE_NEEDS_FAULTPOINTS();
     struct group *g = open_group();
     put(g, 1);
     struct fake_interpose i = {.name = "pin.checked", .hit = 1, .act = laps_further, .ctx = g};

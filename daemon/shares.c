@@ -184,9 +184,15 @@ static void ring(struct eg_daemon *d, const struct eg_group *g) {
 
 void eg_share_member_gone(struct eg_daemon *d, struct eg_member *m) {
     struct eg_group *g = m->group;
+    struct eg_share_figures f = {0};
     size_t found = 0;
-    for (struct eg_share_part *s = g->shares; s != NULL; s = s->next)
+    for (struct eg_share_part *s = g->shares; s != NULL; s = s->next) {
         found += eg_share_sweep(&s->share, m->number);
+        if (found == 0) { /* who takes its leave has given it back by itself, but cannot wake anybody */
+            eg_share_figures(&s->share, &f);
+            found += f.returned;
+        }
+    }
     EG_FAULT("share.swept");
     if (found > 0)
         ring(d, g);

@@ -156,6 +156,7 @@ void eg_given_drop(eagre_consumer_t *c, bool lost) {
     free_list(&g->now);
     free_list(&g->next);
     g->coming = 0;
+    g->failed = EAGRE_OK;
     g->gave_up = false;
 }
 
@@ -371,8 +372,7 @@ static bool is_gone(int rc) {
 
 int eg_given_take(eagre_consumer_t *c) {
     struct membership *g = c->group;
-    char text[EG_ERROR_TEXT_MAX] = "";
-    int failed = EAGRE_OK, waits = EAGRE_OK;
+    int waits = EAGRE_OK;
     int64_t now = eg_mono_ns();
     for (size_t i = 0; i < g->now.count; i++) {
         struct eg_given *p = &g->now.parts[i];
@@ -388,9 +388,9 @@ int eg_given_take(eagre_consumer_t *c) {
         } else if (rc != EAGRE_OK) {
             p->retry_ns = now + RETRY_NS;
             eg_error_add(rc, "topic '%s' partition %u", g->now.topics[p->topic].name, p->partition);
-            if (failed == EAGRE_OK)
-                strcpy(text, eg_error_text());
-            failed = failed == EAGRE_OK ? rc : failed;
+            if (g->failed == EAGRE_OK)
+                strcpy(g->failed_text, eg_error_text());
+            g->failed = g->failed == EAGRE_OK ? rc : g->failed;
         }
     }
     if (waits != EAGRE_OK)
@@ -398,10 +398,13 @@ int eg_given_take(eagre_consumer_t *c) {
     int rc = add_ready(c);
     if (rc != EAGRE_OK)
         return rc;
-    for (size_t i = 0; i < g->now.count && failed == EAGRE_OK; i++)
-        if ((failed = clamped(c, &g->now.parts[i])) != EAGRE_OK)
-            return failed;
-    return failed == EAGRE_OK ? EAGRE_OK : eg_error_set(failed, "%s", text);
+    for (size_t i = 0; i < g->now.count && rc == EAGRE_OK; i++)
+        rc = clamped(c, &g->now.parts[i]);
+    if (rc != EAGRE_OK || g->failed == EAGRE_OK)
+        return rc;
+    rc = g->failed;
+    g->failed = EAGRE_OK;
+    return eg_error_set(rc, "%s", g->failed_text);
 }
 
 int64_t eg_given_retry_ns(const struct membership *g) {

@@ -157,13 +157,9 @@ static int step(eagre_consumer_t *c, bool *more) {
         return eg_given_fetch(c);
     int rc = g->coming > 0 ? eg_given_take(c) : EAGRE_OK;
     bool waits = rc == EAGRE_E_WOULD_BLOCK || rc == EAGRE_E_NO_DAEMON;
-    if (g->acked != g->version && (!waits || g->gave_up)) {
-        int said = eg_given_acknowledge(c);
-        *more = said == EAGRE_OK && rc == EAGRE_OK;
-        return said != EAGRE_OK ? said : rc;
-    }
-    *more = false;
-    return rc;
+    /* Of one that cannot be opened poll tells first; with the next one the daemon is told that we have the version. */
+    *more = g->acked != g->version && (rc == EAGRE_OK || (waits && g->gave_up));
+    return *more ? eg_given_acknowledge(c) : rc;
 }
 
 static int advance(eagre_consumer_t *c) {
@@ -222,7 +218,7 @@ int eg_group_turn(eagre_consumer_t *c) {
     } else {
         g->waiting = false;
         g->away = false;
-        g->next_ns = eg_given_retry_ns(g);
+        g->next_ns = g->page != NULL && g->acked != g->version ? 0 : eg_given_retry_ns(g);
     }
     g->busy = is_busy(g);
     if (rc != EAGRE_OK && g->coming == 0) { /* the next poll tries again */

@@ -98,6 +98,8 @@ struct membership {
     bool gave_up;     /* something, since: others wait for it */
     struct eg_given_list now, next;
     size_t coming; /* of `now`, that are neither ours nor gone */
+    int failed;    /* one of them could not be opened, and poll has not said so yet */
+    char failed_text[EG_ERROR_TEXT_MAX];
 
     /* requests */
     struct eg_late *late;

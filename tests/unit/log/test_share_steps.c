@@ -42,6 +42,7 @@ struct scene {
     struct actor actor[ACTORS + 1]; /* the last one: who tidies up */
     sem_t back;
     int64_t records;
+    uint32_t window;
     int64_t now_ns;
     /* What is known of each record. */
     uint32_t delivered[RECORDS]; /* the highest count */
@@ -87,7 +88,7 @@ static void take(struct actor *a, size_t max) {
     for (size_t i = 0; i < a->n; i++) {
         int64_t o = a->taken[i].offset;
         uint32_t count = eg_share_count(a->taken[i].word);
-        FAKE_REQUIRE(a->records[i].offset == o && o < s->records);
+        FAKE_REQUIRE(a->records[i].offset == o && o >= RECORDS - s->records);
         FAKE_REQUIRE(s->held_by[o] < 0 || s->expires);
         FAKE_REQUIRE(count > s->delivered[o] || s->expires);
         FAKE_REQUIRE(s->accepted[o] == 0 || s->expires);
@@ -132,6 +133,16 @@ static void take_again_and_again(struct actor *a) {
         take(a, 2);
         for (size_t i = 0; i < a->n; i++)
             answer(a, i, (k + i) % 3 == 0 ? EG_SHARE_RELEASE : EG_SHARE_ACCEPT);
+    }
+}
+
+/* As long as there is anything. In a small window others may have it all just now. */
+static void take_all(struct actor *a) {
+    for (int k = 0, nothing = 0; k < 2 * RECORDS && nothing < 2; k++) {
+        take(a, 1);
+        nothing = a->n == 0 ? nothing + 1 : 0;
+        for (size_t i = 0; i < a->n; i++)
+            answer(a, i, EG_SHARE_ACCEPT);
     }
 }
 
@@ -180,14 +191,19 @@ static void scene_close(struct scene *s) {
     free(s);
 }
 
-static void begin(struct scene *s, int64_t records) {
+/* Smaller windows than the daemon makes: then a lap is a step. */
+static void begin(struct scene *s, int64_t records, uint32_t window) {
     s->records = records;
+    s->window = window;
     s->expires = false;
     s->now_ns = 77000000000;
     memset(s->cells, 0, eg_share_bytes(WINDOW));
     eg_share_init(s->cells, WINDOW, GROUP, FAKE_UID, 0, LOCK_MS, 0);
-    for (int64_t o = records; o < RECORDS; o++) /* the others are done */
-        eg_store_relaxed(&s->cells->cell[o], eg_share_make(0, 0, 0, 1, EG_SHARE_DONE));
+    int64_t first = RECORDS - records; /* the others are done */
+    eg_store_relaxed(&s->cells->start, (uint64_t)first);
+    eg_store_relaxed(&s->cells->hint, (uint64_t)first);
+    for (int64_t o = 0; o < first; o++)
+        eg_store_relaxed(&s->cells->cell[o % window], eg_share_make(eg_share_lap_of((uint64_t)o, window), 0, 0, 1, EG_SHARE_DONE));
     for (int o = 0; o < RECORDS; o++) {
         s->delivered[o] = s->accepted[o] = 0;
         s->held_by[o] = -1;
@@ -195,6 +211,7 @@ static void begin(struct scene *s, int64_t records) {
     for (uint32_t i = 0; i <= ACTORS; i++) {
         struct actor *a = &s->actor[i];
         assert_ok(eg_share_attach(&a->share, s->cells, eg_share_bytes(WINDOW), GROUP, FAKE_UID, i + 1));
+        a->share.window = window;
         a->share.clock_ns = scene_clock;
         a->share.swept = eg_share_time_of(s->now_ns); /* nobody sweeps by the way */
         eg_reader_seek(&a->reader.r, 0);
@@ -242,9 +259,12 @@ static void play(struct scene *s, uint32_t actors, choose *next, void *ctx) {
         answer_for_what_it_has(last);
     }
     FAKE_REQUIRE(eg_load_relaxed(&s->cells->start) == RECORDS);
-    for (int64_t o = 0; o < s->records && !died; o++)
+    for (int64_t o = RECORDS - s->records; o < RECORDS && !died; o++)
         FAKE_REQUIRE(s->accepted[o] == 1);
 }
+
+struct cast;
+static void some_orders(const struct cast *c, uint32_t runs, uint32_t deaths);
 
 /* ---- all orders ---------------------------------------------------------------------------------------------- */
 
@@ -274,13 +294,14 @@ static bool advance(struct path *p) {
 
 struct cast {
     int64_t records;
+    uint32_t window; /* 0: WINDOW */
     void (*run[ACTORS])(struct actor *a); /* NULL: no more */
     bool held; /* the first one has taken all, and its time is over */
 };
 
 static uint32_t prepare(struct scene *s, const struct cast *c) {
     uint32_t actors = 0;
-    begin(s, c->records);
+    begin(s, c->records, c->window > 0 ? c->window : WINDOW);
     while (actors < ACTORS && c->run[actors] != NULL) {
         s->actor[actors].run = c->run[actors];
         actors++;
@@ -315,6 +336,18 @@ static void two_take_the_same(void **state) {
     every_order(&(struct cast){.records = 1, .run = {take_one_accept, take_one_accept}}, 100000);
     every_order(&(struct cast){.records = 2, .run = {take_one_accept, take_one_accept}}, 100000);
     every_order(&(struct cast){.records = 1, .run = {take_one_accept, take_one_accept, take_one_accept}}, 100000);
+}
+
+/* Each record is a lap of its own, or each second one: who sleeps over one hits nothing of the next. */
+static void the_window_turns(void **state) {
+    (void)state;
+    every_order(&(struct cast){.records = 3, .window = 1, .run = {take_one_accept, take_all}}, 100000);
+    struct cast c = {.records = 8, .window = 1, .run = {take_all, take_all, take_two_release_one}};
+    some_orders(&c, 1000, 0);
+    some_orders(&c, 500, 2);
+    c.window = 2;
+    some_orders(&c, 1000, 0);
+    some_orders(&c, 500, 2);
 }
 
 static void one_releases_one_takes(void **state) {
@@ -372,8 +405,11 @@ static void two_orders_of_two(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(two_take_the_same),       cmocka_unit_test(one_releases_one_takes),
-        cmocka_unit_test(it_expires_while_it_is_answered), cmocka_unit_test(three_take_and_release),
+        cmocka_unit_test(two_take_the_same),
+        cmocka_unit_test(the_window_turns),
+        cmocka_unit_test(one_releases_one_takes),
+        cmocka_unit_test(it_expires_while_it_is_answered), 
+        cmocka_unit_test(three_take_and_release),
         cmocka_unit_test(two_orders_of_two),
     };
 #ifndef EG_FAULTPOINTS

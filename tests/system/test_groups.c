@@ -287,7 +287,7 @@ static void who_does_not_poll_is_put_out(void **state) {
     struct member *both[] = {&a, &b};
     eagre_record_t r[64];
     size_t n;
-    o.max_poll_interval_ms = 1000;
+    o.max_poll_interval_ms = 2000;
     m_join(&a, &o);
     o.max_poll_interval_ms = 300000;
     m_join(&b, &o);
@@ -323,7 +323,7 @@ static void poll_says_once_that_it_is_out(void **state) {
     struct member a = {0}, b = {0};
     eagre_record_t r;
     size_t n;
-    o.max_poll_interval_ms = 1000;
+    o.max_poll_interval_ms = 2000;
     m_join(&a, &o);
     wait_for_all(&a);
     o.max_poll_interval_ms = 300000;

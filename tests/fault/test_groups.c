@@ -24,8 +24,9 @@
 #define SHARE 3 /* this one is of a share group */
 #define RECORDS 2000
 
-static const char *const points[] = {"member.joined",   "member.removed",  "group.given", "group.told", "group.freed",
-                                     "group.collected", "group.committed", "share.kept"};
+static const char *const points[] = {"member.joined",   "member.removed", "group.given",
+                                     "group.told",      "group.freed",    "group.collected",
+                                     "group.committed", "share.kept"};
 #define POINTS (sizeof(points) / sizeof(points[0]))
 
 static struct member m[MEMBERS];
@@ -37,7 +38,8 @@ static bool stops, is_away;
 /* ---- members -------------------------------------------------------------------------------------------------- */
 
 static bool may_fail(int rc) {
-    return rc == EAGRE_OK || rc == EAGRE_E_NO_DAEMON || rc == EAGRE_E_TIMED_OUT || rc == EAGRE_E_WOULD_BLOCK;
+    return rc == EAGRE_OK || rc == EAGRE_E_NO_DAEMON || rc == EAGRE_E_TIMED_OUT ||
+           rc == EAGRE_E_WOULD_BLOCK;
 }
 
 static void poll_one(size_t i, int32_t timeout_ms) {
@@ -85,7 +87,8 @@ static void produce(int32_t partition) {
 static bool away(void) {
     siginfo_t info = {0};
     if (!is_away && bus->pid != 0 &&
-        waitid(P_PID, (id_t)bus->pid, &info, WEXITED | WSTOPPED | WNOHANG | WNOWAIT) == 0 && info.si_pid != 0) {
+        waitid(P_PID, (id_t)bus->pid, &info, WEXITED | WSTOPPED | WNOHANG | WNOWAIT) == 0 &&
+        info.si_pid != 0) {
         assert_int_equal(info.si_code, stops ? CLD_STOPPED : CLD_KILLED);
         is_away = true;
     }
@@ -137,8 +140,8 @@ static void it_leaves(void) {
     subscribed[2] = false;
 }
 
-static void (*const steps[])(void) = {nothing,       another_joins, a_commit, one_leaves, a_share_member_joins,
-                                      it_comes_back, it_leaves};
+static void (*const steps[])(void) = {
+    nothing, another_joins, a_commit, one_leaves, a_share_member_joins, it_comes_back, it_leaves};
 
 static bool reach(void) {
     for (size_t i = 0; i < sizeof(steps) / sizeof(steps[0]) && !away(); i++) {
@@ -165,12 +168,14 @@ static void data_flows(bool eager) {
         OK(eagre_consumer_assignment(m[i].c, list, PARTS, &n));
         for (size_t k = 0; k < n; k++) {
             int32_t partition = list[k].partition;
-            int64_t offset = sent[partition], limit = eg_mono_ns() + EG_TEST_LIMIT_MS * EG_NS_PER_MS;
+            int64_t offset = sent[partition],
+                    limit = eg_mono_ns() + EG_TEST_LIMIT_MS * EG_NS_PER_MS;
             produce(partition);
             while (got[i == SHARE][partition][offset] == 0) {
                 poll_one(i, 10);
                 if (eg_mono_ns() > limit)
-                    fail_msg("member %zu: nothing comes of partition %d while the daemon is away", i, partition);
+                    fail_msg("member %zu: nothing comes of partition %d while the daemon is away",
+                             i, partition);
             }
             flowing++;
         }
@@ -222,8 +227,8 @@ static size_t not_got(void) {
             for (int64_t i = 0; i < sent[k]; i++) {
                 missing += got[g][k][i] == 0;
                 if (got[g][k][i] > 1)
-                    fail_msg("partition %zu offset %lld came %u times to the %s", k, (long long)i, got[g][k][i],
-                             g == 0 ? "group" : "share group");
+                    fail_msg("partition %zu offset %lld came %u times to the %s", k, (long long)i,
+                             got[g][k][i], g == 0 ? "group" : "share group");
             }
     return missing;
 }

@@ -98,11 +98,10 @@ int main(int argc, char **argv) {
                      result.stops, result.daemons, result.keepers);
         history_print(stdout, &result.history);
         if (!good) {
-            (void)printf("FAILED: seed %" PRIu64
-                         ": %s\nto repeat: eg-torture --rounds 1 --seed %" PRIu64
-                         "%s (a race: several times, perhaps)\n",
-                         o.seed + rounds, result.failure, o.seed + rounds,
-                         o.groups ? " --groups 1" : "");
+            (void)printf(
+                "FAILED: seed %" PRIu64 ": %s\nto repeat: eg-torture --rounds 1 --seed %" PRIu64
+                "%s (a race: several times, perhaps)\n",
+                o.seed + rounds, result.failure, o.seed + rounds, o.groups ? " --groups 1" : "");
             return 1;
         }
         for (size_t i = 0; i < TORTURE_POINTS; i++) {

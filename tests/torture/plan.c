@@ -73,7 +73,8 @@ void torture_plan_random(struct torture_plan *plan, uint64_t seed, bool with_gro
         static const uint32_t slots[] = {3, 3, 4, 8};
         torture_plan_topic(plan, i, sizes[PICK(5)], slots[PICK(4)], PICK(4) == 0);
     }
-    uint32_t groups = with_groups ? 2 + PICK(2) : PICK(4); /* 2 or 3; half of the rounds have none */
+    uint32_t groups =
+        with_groups ? 2 + PICK(2) : PICK(4); /* 2 or 3; half of the rounds have none */
     if (groups > 1)
         torture_plan_groups(plan, groups, groups * (2 + PICK(3)), PICK(3) == 0 ? 0 : 300);
     /* Often less, so that what is left is seen alone. */

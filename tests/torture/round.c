@@ -130,9 +130,9 @@ static void start_daemon(struct torture_arm *arm) {
         fail_msg("%s: %s", r.bus.log, strerror(errno));
     fault_text(arm, fault, sizeof(fault));
     setenv("EAGRE_FAULT", fault, 1);
-    pid_t pid = EG_SPAWN(&r.bus, -1, ends[1], log, "eagred", "--dir", r.bus.data, "--socket",
-                         r.bus.socket, "--keeper=process", "--ready-fd=1",
-                         r.control->group[1].share ? LOCK : NULL);
+    pid_t pid =
+        EG_SPAWN(&r.bus, -1, ends[1], log, "eagred", "--dir", r.bus.data, "--socket", r.bus.socket,
+                 "--keeper=process", "--ready-fd=1", r.control->group[1].share ? LOCK : NULL);
     unsetenv("EAGRE_FAULT");
     close(log);
     close(ends[1]);
@@ -170,8 +170,7 @@ static bool is_reader(const struct process *p) {
 }
 
 static const char *what(const struct process *p) {
-    static const char *const names[] = {"producer", "consumer", "administrator",
-                                        "member"};
+    static const char *const names[] = {"producer", "consumer", "administrator", "member"};
     return p == &r.daemon ? "daemon" : names[p->role];
 }
 
@@ -300,8 +299,7 @@ static void act(void) {
     switch (pick(40)) {
     case 0:
     case 1:
-        if (actions &
-            (is_reader(p) ? TORTURE_KILL_CONSUMERS : TORTURE_KILL_PRODUCERS))
+        if (actions & (is_reader(p) ? TORTURE_KILL_CONSUMERS : TORTURE_KILL_PRODUCERS))
             kill_it(p);
         break;
     case 2:
@@ -526,8 +524,7 @@ static void end(void) {
 static void check(void) {
     static const char *const complaints[] = {"AddressSanitizer", "ThreadSanitizer",
                                              "runtime error:", "torture: "};
-    struct history_options options = {
-        .no_gaps = r.plan->no_gaps,
+    struct history_options options = {.no_gaps = r.plan->no_gaps,
                                       .need_complete = true,
                                       .share_lock_ms = TORTURE_LOCK_MS,
                                       .out = stderr};

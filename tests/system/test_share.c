@@ -559,6 +559,60 @@ static void a_clean_stop_keeps_what_is_done(void **state) {
     m_close(&m);
 }
 
+/* What the ring has let go is read from files: in turn by two, up to the window where one is held. */
+static void from_files(void **state) {
+    (void)state;
+    enum { ALL = 3000 };
+    const eagre_setting_t settings[] = {{"segment.bytes", "64K"}, {"ring.segments", "3"}};
+    const char *const topics[] = {"files"};
+    struct member m[2] = {0};
+    eagre_consumer_options_t o = explicit_options();
+    eagre_producer_t *by;
+    static uint8_t seen[ALL];
+    char value[200] = {0};
+    eagre_record_t r[64];
+    int64_t held = -1, top = -1;
+    uint32_t all = 0, nothing = 0;
+    memset(seen, 0, sizeof(seen));
+    OK(eagre_topic_create(e, "files", settings, 2));
+    OK(eagre_producer_open(e, "files", NULL, &by));
+    for (int i = 0; i < ALL; i++)
+        OK(eagre_produce(by, &(eagre_message_t){.value = value, .value_len = sizeof(value), .partition = 0}, NULL, NULL));
+    eagre_producer_close(by);
+    for (int i = 0; i < 2; i++) {
+        m_open(&m[i], &o);
+        OK(eagre_consumer_subscribe(m[i].c, topics, 1));
+    }
+    for (int64_t turn = 0, until = eg_mono_ns() + LIMIT_NS; all < ALL - (held >= 0) && eg_mono_ns() < until; turn++) {
+        size_t n;
+        OK(eagre_consumer_poll(m[turn % 2].c, r, 64, nothing > 0 ? 1 : 0, &n));
+        for (size_t i = 0; i < n; i++) {
+            assert_int_equal(seen[r[i].offset]++, 0);
+            assert_int_equal(r[i].value_len, sizeof(value));
+            top = r[i].offset > top ? r[i].offset : top;
+            if (r[i].offset == 100) {
+                held = 100;
+                continue;
+            }
+            all++;
+            OK(eagre_consumer_acknowledge(m[turn % 2].c, "files", 0, r[i].offset, EAGRE_ACK_ACCEPT));
+        }
+        nothing = n == 0 && all > 0 ? nothing + 1 : 0;
+        if (nothing > 6 && held == 100) { /* as far as the window goes */
+            assert_int_equal(top, 100 + 256 - 1);
+            int rc = eagre_consumer_acknowledge(m[0].c, "files", 0, 100, EAGRE_ACK_ACCEPT);
+            if (rc != EAGRE_OK)
+                OK(eagre_consumer_acknowledge(m[1].c, "files", 0, 100, EAGRE_ACK_ACCEPT));
+            held = -1;
+            all++;
+        }
+    }
+    assert_int_equal(all, ALL);
+    assert_int_equal(offset_of("q", 0).committed, ALL);
+    m_close(&m[0]);
+    m_close(&m[1]);
+}
+
 int main(int argc, char **argv) {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
     const struct CMUnitTest tests[] = {
@@ -574,6 +628,7 @@ int main(int argc, char **argv) {
         TEST(a_daemon_that_comes_and_goes),
         TEST(a_kill_storm),
         TEST(a_clean_stop_keeps_what_is_done),
+        TEST(from_files),
     };
     if (argc > 1)
         cmocka_set_test_filter(argv[1]);

@@ -243,6 +243,12 @@ static void turn(struct life *l) {
     l->count = n;
     if (l->put_out || is_fenced(rc))
         l->asked_count = 0; /* who knows */
+    if (l->put_out && l->share) { /* it has nothing any more: another life */
+        int64_t began_ns = l->m.poll_ns;
+        history_left(&l->m, false);
+        history_member_begin(&l->m, &l->k->log, l->group, HISTORY_DYNAMIC, true);
+        l->m.poll_ns = began_ns;
+    }
     if (is_fenced(rc)) {
         if (n > 0)
             torture_complain("records come with the news that we were put out");

@@ -384,7 +384,8 @@ static int run(struct run *r, eagre_t *e, int argc, char **argv) {
 
 int cmd_consume(struct cli *c, int argc, char **argv) {
     static struct run r; /* large */
-    struct sigaction end = {.sa_handler = on_signal};
+    /* The second one ends it also while it waits for its reader. */
+    struct sigaction end = {.sa_handler = on_signal, .sa_flags = (int)SA_RESETHAND};
     eagre_t *e;
 
     parse(c, argc, argv, &r);

@@ -47,7 +47,7 @@ struct run {
     size_t undone;
     uint64_t printed;
     bool waited; /* the last poll did, and nothing went wrong */
-    bool fenced; /* by the last poll */
+    int64_t fenced_ns; /* the last poll said so; 0: it did not */
     int failed;  /* in a callback, which cannot say so */
     struct progress progress;
     struct out out;

@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "eagre/admin.h"
+#include "sys/clock.h"
 
 /* ---- what is given and taken away ---------------------------------------------------------------------- */
 
@@ -139,12 +140,23 @@ int group_idle(struct run *r) {
 
 /* ---- polls ---------------------------------------------------------------------------------------------- */
 
+/*
+ * The next poll joins anew, unless another member has our instance id: then it says the same at once. To be put out once
+ * more takes max.poll.interval.ms.
+ */
+static bool is_replaced(struct run *r) {
+    int64_t now = eg_mono_ns(), since = now - r->fenced_ns;
+    bool again = r->fenced_ns != 0 && since < r->options.max_poll_interval_ms * EG_NS_PER_MS;
+    r->fenced_ns = now;
+    return again && r->options.group_instance_id != NULL;
+}
+
 int group_polled(struct run *r, int rc) {
-    bool again = r->fenced;
-    r->fenced = rc == EAGRE_E_FENCED;
     if (r->failed != EAGRE_OK)
         return r->failed;
-    if (rc == EAGRE_E_FENCED && !again) { /* the next poll joins anew; unless another has our instance id */
+    if (rc != EAGRE_E_FENCED)
+        r->fenced_ns = 0;
+    if (rc == EAGRE_E_FENCED && !is_replaced(r)) {
         progress_end(&r->progress);
         if (!r->quiet)
             cli_error(r->c, "%s; joining again", eagre_error_detail());

@@ -364,6 +364,11 @@ size_t eg_share_sweep_if(struct eg_share *s, bool (*is_gone)(const void *ctx, ui
     int64_t start = load_start(s), hint = hint_offset(s, eg_load_acquire(&s->cells->hint), start), first = -1;
     uint32_t time = eg_share_time_of(s->clock_ns());
     size_t found = 0;
+    /* Idle: the next record that anybody would take is the first one of all, and it was not there yet for who polls. So
+     * nothing behind it is, and looking after many such partitions costs next to nothing. */
+    uint64_t next = eg_load_acquire(cell_of(s, start));
+    if (is_gone == NULL && hint == start && is_free(s, start, next) && count_of(s, start, next) == 0)
+        return 0;
     for (int64_t at = start; at < start + s->window; at++) {
         uint64_t word = eg_load_acquire(cell_of(s, at));
         bool available = at < hint && is_free(s, at, word);

@@ -87,7 +87,8 @@ void eg_share_accept(struct eg_share *s, struct eg_share_taken *taken, size_t co
 
 /*
  * Make available again what was acquired for too long and, unless gone is 0, what that member has. The caller knows that
- * the member is gone, or it is the caller. Also finds what is available and whose releaser did not say so, and moves
+ * the member is gone, or it is the caller. (With gone 0 it does nothing if nothing was taken that is not done, as far as
+ * can be seen without looking at all cells.) Also finds what is available and whose releaser did not say so, and moves
  * `start`. Returns how many there are to be taken because of it.
  */
 size_t eg_share_sweep(struct eg_share *s, uint32_t gone);

@@ -576,7 +576,8 @@ void history_print(FILE *out, const struct history_report *r) {
     if (r->members > 0)
         (void)fprintf(out,
                       "%" PRIu64 " members, %" PRIu64 " partitions given, %" PRIu64
-                      " commits, %" PRIu64 " shared, %" PRIu64 " of them acknowledged; ",
-                      r->members, r->turns, r->commits, r->acquired, r->ended);
+                      " lost, %" PRIu64 " commits, %" PRIu64 " shared, %" PRIu64
+                      " of them acknowledged; ",
+                      r->members, r->turns, r->put_out, r->commits, r->acquired, r->ended);
     (void)fprintf(out, "%" PRIu64 " violations\n", r->violations);
 }

@@ -268,6 +268,7 @@ void history_groups_entry(struct check *k, const struct history_seen *s) {
         break;
     case HISTORY_PUT_OUT:
         settle(k, (int64_t)s->hash, false);
+        k->report->put_out++;
         taken_away(k, s, (int64_t)s->hash);
         break;
     case HISTORY_LEFT:

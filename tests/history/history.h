@@ -102,19 +102,19 @@ enum history_kind {
     HISTORY_WATERMARK, /* looked at the log's ends */
     HISTORY_COMPLETE,  /* says: I have read everything below offset, and nothing more will come */
     /* Members of groups: member.h. */
-    HISTORY_MEMBER,   /* a life begins. topic: group; partition: instance; producer: 1: of a share group;
+    HISTORY_MEMBER, /* a life begins. topic: group; partition: instance; producer: 1: of a share group;
                          hash: when the last poll began that came back as a member's */
     HISTORY_ASSIGNED, /* producer: generation; sequence: what was committed (-1: nothing). A pass begins */
     HISTORY_REVOKED,
-    HISTORY_PUT_OUT,        /* hash: as above, at that time */
-    HISTORY_LEFT,           /* producer: 1: with all commits; hash: likewise */
-    HISTORY_GENERATION,     /* producer: the generation, from the poll before this entry on */
-    HISTORY_COMMIT,         /* producer: enum history_commit */
-    HISTORY_ACQUIRED,       /* a record; hash_then: how many times it was delivered */
-    HISTORY_END,            /* producer: enum history_commit; sequence: enum history_end */
-    HISTORY_COMMITTED,      /* producer: group */
+    HISTORY_PUT_OUT,         /* hash: as above, at that time */
+    HISTORY_LEFT,            /* producer: 1: with all commits; hash: likewise */
+    HISTORY_GENERATION,      /* producer: the generation, from the poll before this entry on */
+    HISTORY_COMMIT,          /* producer: enum history_commit */
+    HISTORY_ACQUIRED,        /* a record; hash_then: how many times it was delivered */
+    HISTORY_END,             /* producer: enum history_commit; sequence: enum history_end */
+    HISTORY_COMMITTED,       /* producer: group */
     HISTORY_GENERATION_SEEN, /* topic: group; producer: generation */
-    HISTORY_GROUP_COMPLETE, /* producer: group; offset: end */
+    HISTORY_GROUP_COMPLETE,  /* producer: group; offset: end */
 };
 
 #define HISTORY_DAMAGED UINT32_MAX
@@ -198,11 +198,11 @@ struct history_options {
     bool no_gaps; /* nobody fell behind: a gap is a loss */
     /* Each partition that was produced to must have been read completely by somebody, and by each group. */
     bool need_complete;
-    bool none_put_out;    /* no member was put out of its group for not polling */
-    uint32_t share_limit; /* group.share.delivery.count.limit; 0: 5 */
+    bool none_put_out;     /* no member was put out of its group for not polling */
+    uint32_t share_limit;  /* group.share.delivery.count.limit; 0: 5 */
     int64_t share_lock_ms; /* group.share.record.lock.duration.ms; 0: 30000 */
-    FILE *out;         /* where violations are told, one line each; NULL: nowhere */
-    uint32_t max_lines; /* at most so many lines; 0: 50 */
+    FILE *out;             /* where violations are told, one line each; NULL: nowhere */
+    uint32_t max_lines;    /* at most so many lines; 0: 50 */
 };
 
 struct history_report {
@@ -212,6 +212,7 @@ struct history_report {
         pads;              /* by all consumers: records, gaps, offsets in gaps, other holes */
     uint64_t unknown_seen; /* unacknowledged ones that are in the log all the same */
     uint64_t members, turns, commits; /* lives of members, partitions given to them, commits */
+    uint64_t put_out;                 /* partitions of who was put out */
     uint64_t acquired, ended;         /* of share groups: deliveries, records acknowledged */
     uint64_t violations;
     uint64_t broken[HISTORY_RULE_COUNT];

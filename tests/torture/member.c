@@ -364,7 +364,7 @@ static void open_consumer(struct life *l) {
     l->commits = torture_chance(k, 2) ? AUTO : (enum commits)(SYNC + torture_pick(k, 3));
     o.enable_auto_commit = l->commits == AUTO;
     o.auto_commit_interval_ms = torture_chance(k, 2) ? 20 : 5000;
-    l->patient = s->poll_ms == 0 || torture_chance(k, 2);
+    l->patient = s->poll_ms == 0 || torture_chance(k, 4);
     o.max_poll_interval_ms = l->patient ? 600000 : (int32_t)s->poll_ms;
     o.session_timeout_ms = 50 + (int32_t)torture_pick(k, 500);
     o.share_explicit_ack = l->is_explicit = torture_chance(k, 2);

@@ -32,7 +32,6 @@ void torture_plan_groups(struct torture_plan *plan, uint32_t groups, uint32_t me
     s->groups = groups;
     s->members = members;
     s->poll_ms = poll_ms;
-    plan->stop_ms = poll_ms != 0 ? 2 * poll_ms : plan->stop_ms; /* so that some are put out */
     s->records_max = 5000;
     s->rejoins = eg_rand_next(&random) % 4 == 0;
     for (uint32_t i = 0; i < TORTURE_GROUPS; i++) {
@@ -76,7 +75,7 @@ void torture_plan_random(struct torture_plan *plan, uint64_t seed, bool with_gro
     uint32_t groups =
         with_groups ? 2 + PICK(2) : PICK(4); /* 2 or 3; half of the rounds have none */
     if (groups > 1)
-        torture_plan_groups(plan, groups, groups * (2 + PICK(3)), PICK(3) == 0 ? 0 : 300);
+        torture_plan_groups(plan, groups, groups * (2 + PICK(3)), PICK(3) == 0 ? 0 : 150);
     /* Often less, so that what is left is seen alone. */
     if (PICK(2) == 0)
         plan->actions &= (uint32_t)eg_rand_next(&random);

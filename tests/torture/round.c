@@ -325,6 +325,14 @@ static void act(void) {
         if ((actions & TORTURE_KILL_KEEPER) && pick(4) == 0)
             kill_keeper();
         break;
+    case 8:
+    case 9: /* so long that it is put out of its group */
+        if ((actions & TORTURE_STOP_CLIENTS) && r.control->poll_ms != 0 &&
+            p->role == TORTURE_MEMBER && p->pid != 0 && !p->stopped) {
+            stop_it(p);
+            p->go_on_at = now_ms() + r.control->poll_ms + pick(2 * r.control->poll_ms);
+        }
+        break;
     default:
         break;
     }

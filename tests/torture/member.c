@@ -258,7 +258,7 @@ static void turn(struct life *l) {
         return;
     if (l->commits == AUTO && !l->share)
         commits_are(l, HISTORY_COMMIT_DONE);
-    if (eagre_consumer_member(l->c, &info) == EAGRE_OK && info.member != 0)
+    if (eagre_consumer_member(l->c, &info) == EAGRE_OK)
         history_polled(&l->m, info.generation);
     take(l);
     if (l->share)

@@ -85,7 +85,8 @@ int eagre_consumer_member(eagre_consumer_t *c, eagre_member_info_t *out);
 
 /*
  * Commit: of what is listed, `offset` as the next to be read; list NULL: of all assigned partitions, what poll has
- * returned. An offset beyond what poll returned is EAGRE_E_INVALID.
+ * returned. An offset beyond what poll returned is EAGRE_E_INVALID, and so is a position that was sought behind the log's end: nothing of
+ * the call is committed then.
  *
  * async: a store to shared memory; the daemon writes it to its database within auto.commit.interval.ms, and
  * before the partition is given to another member. It survives this process and the daemon, and from then on

@@ -36,7 +36,7 @@ int eg_consumer_reset(eagre_consumer_t *c, struct assigned *a) {
     eg_reader_seek(&a->reader, offset);
     a->how = c->options.auto_offset_reset == EAGRE_RESET_NONE ? EG_NOWHERE : EG_READ;
     if (c->group != NULL)
-        eg_group_moved(c, a);
+        eg_group_moved(c, a, false);
     return EAGRE_OK;
 }
 
@@ -92,7 +92,7 @@ int eagre_consumer_seek(eagre_consumer_t *c, const char *topic, int32_t partitio
     eg_reader_seek(&a->reader, offset);
     a->how = EG_READ;
     if (c->group != NULL)
-        eg_group_moved(c, a);
+        eg_group_moved(c, a, true);
     return EAGRE_OK;
 }
 
@@ -233,6 +233,7 @@ int eg_assigned_make(eagre_consumer_t *c, struct subscription *s, uint32_t parti
         return eg_error_set(EAGRE_E_NO_MEMORY, "no memory for topic '%s' partition %u", s->topic->name, partition);
     a->of = s;
     a->number = partition;
+    a->sought = -1;
     eg_reader_init(&a->reader, m, c->pin, c->e->full_fence, c->options.check_crcs != 0, s->topic->name, 0);
     a->reader.keep_pin = c->options.wait != EAGRE_WAIT_SLEEP;
     a->reader.durable = c->options.isolation == EAGRE_ISOLATION_DURABLE;

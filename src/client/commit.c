@@ -17,22 +17,51 @@
 
 /* ---- what is to be committed ------------------------------------------------------------------------------ */
 
-void eg_commit_moved(eagre_consumer_t *c) {
-    bool any = false;
+/* Is this offset one that poll can have come to, or may come to at once? The application may have sought any. */
+static int check_place(const eagre_consumer_t *c, struct assigned *a, int64_t offset) {
+    int64_t end;
+    if (a->how != EG_READ || a->reader.offset != a->sought)
+        return EAGRE_OK;
+    int rc = eg_log_end(a->reader.map, c->look_pin, c->e->full_fence, &end);
+    if (rc != EAGRE_OK)
+        return eg_assigned_error(a, rc);
+    if (offset > end)
+        return eg_error_set(EAGRE_E_INVALID, "topic '%s' partition %u: offset %" PRId64 " is behind the log's end, which is %" PRId64
+                                             ": it cannot be committed before poll comes there", a->of->topic->name, a->number,
+                            offset, end);
+    if (a->sought <= end)
+        a->sought = -1;
+    return EAGRE_OK;
+}
+
+/* EAGRE_OK: *moved: it stands where it is to be committed, and was not. */
+static int look_at_position(const eagre_consumer_t *c, struct assigned *a, bool *moved) {
+    bool sought = a->reader.offset == a->sought;
+    int rc = check_place(c, a, a->reader.offset);
+    *moved = a->how == EG_READ && rc == EAGRE_OK && (sought || a->reader.offset != a->committed);
+    return rc == EAGRE_E_INVALID ? EAGRE_OK : rc; /* that one is known: it is not */
+}
+
+bool eg_commit_moved(eagre_consumer_t *c) {
+    bool any = false, all = true;
     for (size_t i = 0; i < c->part_count; i++) {
         struct assigned *a = c->parts[i];
-        if (a->cell == NULL || a->reader.offset == a->committed)
+        bool moved;
+        if (a->cell == NULL)
             continue;
-        eg_commit_cell(a, a->reader.offset);
-        any = true;
+        all &= look_at_position(c, a, &moved) == EAGRE_OK;
+        if (moved)
+            eg_commit_cell(a, a->reader.offset);
+        any |= moved;
     }
     if (any)
         eg_commit_count(c->group);
+    return all;
 }
 
 static bool is_in(const eagre_consumer_t *c) {
     const struct membership *g = c->group;
-    return g->page != NULL && g->page_generation == eg_load_acquire(&c->e->generation) &&
+    return g->page != NULL && g->page_generation == eg_load_acquire(&c->e->generation) && !g->denied &&
            eg_load_acquire(&g->page->state) == EG_MEMBER_IN;
 }
 
@@ -61,13 +90,15 @@ static int check_one(const eagre_consumer_t *c, const eagre_topic_partition_t *t
         return eg_error_set(EAGRE_E_INVALID, "topic '%s' partition %d: metadata has %u bytes at most", tp->topic, tp->partition,
                             EG_METADATA_MAX);
     *whose = a;
-    return EAGRE_OK;
+    return check_place(c, a, tp->offset);
 }
 
 static int check_list(const eagre_consumer_t *c, const eagre_topic_partition_t *list, size_t n, bool *metadata) {
     struct assigned *a;
     int rc = EAGRE_OK;
     *metadata = false;
+    for (size_t i = 0; list == NULL && i < c->part_count && rc == EAGRE_OK; i++)
+        rc = check_place(c, c->parts[i], c->parts[i]->reader.offset);
     for (size_t i = 0; list != NULL && i < n && rc == EAGRE_OK; i++) {
         rc = check_one(c, &list[i], &a);
         *metadata |= list[i].metadata != NULL;
@@ -84,8 +115,11 @@ static void store(eagre_consumer_t *c, const eagre_topic_partition_t *list, size
     }
     for (size_t i = 0; list != NULL && i < n; i++) {
         struct assigned *a;
-        if (check_one(c, &list[i], &a) == EAGRE_OK)
-            eg_commit_cell(a, list[i].offset);
+        if (check_one(c, &list[i], &a) != EAGRE_OK)
+            continue;
+        eg_commit_cell(a, list[i].offset);
+        if (a->reader.offset == a->sought) /* nor may a poll think that it has come there */
+            a->committed = a->sought;
     }
     eg_commit_count(c->group);
 }
@@ -200,8 +234,11 @@ static int positions(const eagre_consumer_t *c, bool moved, eagre_topic_partitio
         return eg_error_set(EAGRE_E_NO_MEMORY, "no memory for offsets");
     *n = 0;
     for (size_t i = 0; i < c->part_count; i++) {
-        const struct assigned *a = c->parts[i];
-        if (a->how == EG_READ && (!moved || a->reader.offset != a->committed))
+        struct assigned *a = c->parts[i];
+        bool has_moved = true;
+        if (moved)
+            (void)look_at_position(c, a, &has_moved);
+        if (a->how == EG_READ && has_moved)
             list[(*n)++] = (eagre_topic_partition_t){a->of->topic->name, (int32_t)a->number, a->reader.offset, NULL};
     }
     *out = list;
@@ -353,7 +390,8 @@ int eagre_consumer_committed(eagre_consumer_t *c, const char *topic, int32_t par
 
 /* ---- the calls ---------------------------------------------------------------------------------------------------- */
 
-static int check_call(eagre_consumer_t *c, const eagre_topic_partition_t *list, size_t n, const char *what, bool *metadata) {
+static int check_call(eagre_consumer_t *c, const eagre_topic_partition_t *list, size_t n, int32_t timeout_ms, const char *what,
+                      bool *metadata) {
     int rc = eg_consumer_usable(c);
     if (rc != EAGRE_OK)
         return rc;
@@ -364,7 +402,15 @@ static int check_call(eagre_consumer_t *c, const eagre_topic_partition_t *list, 
         return eg_error_set(EAGRE_E_STATE, "%s: records of a share group are acknowledged, not committed", what);
     if (c->group->subscribed && (c->group->page != NULL || c->group->was_fenced) && !is_in(c))
         return fenced(c);
-    return check_list(c, list, n, metadata);
+    rc = check_list(c, list, n, metadata);
+    if (rc != EAGRE_E_WOULD_BLOCK)
+        return rc;
+    struct eg_until before = c->until; /* what it was about to look at has not come yet */
+    int64_t limit = timeout_ms < 0 ? eg_request_limit_ns : timeout_ms * EG_NS_PER_MS;
+    c->until = (struct eg_until){.ns = eg_mono_ns() + limit};
+    rc = check_list(c, list, n, metadata);
+    c->until = before;
+    return rc == EAGRE_E_WOULD_BLOCK ? EAGRE_E_TIMED_OUT : rc;
 }
 
 /* A failure of a commit says whose. */
@@ -374,7 +420,7 @@ static int failed(const eagre_consumer_t *c, int rc) {
 
 int eagre_consumer_commit(eagre_consumer_t *c, const eagre_topic_partition_t *list, size_t n, int32_t timeout_ms) {
     bool metadata = false;
-    int rc = check_call(c, list, n, "eagre_consumer_commit", &metadata);
+    int rc = check_call(c, list, n, timeout_ms, "eagre_consumer_commit", &metadata);
     if (rc == EAGRE_OK && timeout_ms < -1)
         rc = eg_error_set(EAGRE_E_INVALID, "eagre_consumer_commit: timeout_ms is %d", timeout_ms);
     if (rc != EAGRE_OK)
@@ -399,7 +445,7 @@ int eagre_consumer_commit(eagre_consumer_t *c, const eagre_topic_partition_t *li
 
 int eagre_consumer_commit_async(eagre_consumer_t *c, const eagre_topic_partition_t *list, size_t n) {
     bool metadata = false;
-    int rc = check_call(c, list, n, "eagre_consumer_commit_async", &metadata);
+    int rc = check_call(c, list, n, -1, "eagre_consumer_commit_async", &metadata);
     if (rc != EAGRE_OK)
         return failed(c, rc);
     struct membership *g = c->group;

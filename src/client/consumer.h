@@ -37,6 +37,7 @@ struct assigned {
     /* Of a group: */
     _Atomic int64_t *cell; /* its member's, for commits; NULL: it is assigned by hand, or shared */
     int64_t committed;     /* the last commit of this handle, or where it began; see eg_group_poll */
+    int64_t sought;        /* as long as it stands there, and the log was not looked at: it may lie behind its end. -1 */
     struct eg_share_part *share;
 };
 

@@ -8,6 +8,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "layout/group.h"
 #include "sys/clock.h"
 #include "sys/errbuf.h"
 
@@ -147,7 +148,7 @@ static void give_back(struct eagre *e, struct eg_late *l, const struct eg_msg_he
     if (h->status == EAGRE_OK && (l->type == EG_MSG_OPEN || l->type == EG_MSG_BELL || l->type == EG_MSG_GROUP_JOIN)) {
         uint64_t number = l->type == EG_MSG_GROUP_JOIN ? eg_dec_u64(body) : eg_dec_u32(body);
         struct eg_late *sent;
-        if (!body->bad && eg_late_return(e, l->type, l->type == EG_MSG_OPEN ? l->role : 0, number, &sent) == EAGRE_OK)
+        if (!body->bad && eg_late_return(e, l->type, l->role, number, &sent) == EAGRE_OK)
             sent->given_up = true;
     }
 }
@@ -242,6 +243,21 @@ static bool wait_for(int sock, short events, int64_t deadline_ns) {
     }
 }
 
+/* What eg_late_return needs: the role of an OPEN; how a JOIN's member leaves: a static one will be back. */
+static uint8_t role_of(const struct eg_enc *req) {
+    char text[EG_GROUP_NAME_MAX + 1];
+    struct eg_msg_header h;
+    struct eg_dec d;
+    if (eg_dec_begin(&d, req->data, req->used, &h) != EAGRE_OK || (h.type != EG_MSG_OPEN && h.type != EG_MSG_GROUP_JOIN))
+        return 0;
+    if (h.type == EG_MSG_OPEN)
+        return eg_dec_u8(&d);
+    eg_dec_str(&d, text, sizeof(text));
+    eg_dec_u8(&d); /* its type */
+    eg_dec_str(&d, text, sizeof(text));
+    return text[0] != '\0';
+}
+
 int eg_late_send(struct eagre *e, struct eg_enc *req, int64_t deadline_ns, struct eg_late **out) {
     struct eg_msg_header asked;
     if (req->overflow)
@@ -256,7 +272,7 @@ int eg_late_send(struct eagre *e, struct eg_enc *req, int64_t deadline_ns, struc
     memcpy(req->data, &asked, sizeof(asked));
     l->id = asked.id;
     l->type = asked.type;
-    l->role = req->used > sizeof(asked) ? req->data[sizeof(asked)] : 0;
+    l->role = role_of(req);
     l->sent_ns = eg_mono_ns();
     while (eg_sendmsg_fds(e->sock, req->data, req->used, NULL, 0, MSG_DONTWAIT) < 0) {
         int rc = EAGRE_OK;

@@ -13,7 +13,7 @@ struct eg_late {
     struct eg_late *next; /* of those that wait for a reply */
     uint32_t id;
     uint16_t type;
-    uint8_t role;    /* of OPEN */
+    uint8_t role;    /* of OPEN; of GROUP_JOIN: how its member leaves, if nobody comes for it */
     bool waits;      /* in the list */
     bool given_up;   /* nobody comes for it: it is freed when it comes */
     int64_t sent_ns; /* monotonic */

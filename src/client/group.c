@@ -18,6 +18,7 @@
 #define NAP_NS EG_NS_PER_MS
 #define LONG_NAP_NS (10 * EG_NS_PER_MS)
 #define LONG_NS (100 * EG_NS_PER_MS)
+#define LAST_LOOK_NS EG_NS_PER_S /* who leaves waits so long for what says how far it may commit */
 
 int eg_group_error(const struct membership *g, int rc) { return eg_error_add(rc, "group '%s'", g->id); }
 
@@ -30,6 +31,14 @@ int eg_group_fenced(const struct membership *g) {
                                         "joins again", g->id);
 }
 
+/* The next poll has something to do. */
+static void hurry(eagre_consumer_t *c) {
+    c->group->busy = true;
+    c->group->next_ns = 0;
+    if (c->notifier != NULL)
+        eg_notifier_signal(c->notifier);
+}
+
 /* ---- questions ----------------------------------------------------------------------------------------- */
 
 int eg_group_ask(eagre_consumer_t *c, struct eg_enc *req, struct eg_dec *reply, int *fds, size_t fds_cap, size_t *nfds,
@@ -40,8 +49,13 @@ int eg_group_ask(eagre_consumer_t *c, struct eg_enc *req, struct eg_dec *reply, 
     if (g->late_type != h.type)
         eg_session_give_up(c->e, &g->late);
     g->late_type = h.type;
-    return eg_session_request_late(c->e, &g->late, req, g->in, EG_MSG_MAX, reply, fds, fds_cap, nfds,
-                                   eg_until_end(&c->until, g->late), generation);
+    int rc = eg_session_request_late(c->e, &g->late, req, g->in, EG_MSG_MAX, reply, fds, fds_cap, nfds,
+                                     eg_until_end(&c->until, g->late), generation);
+    if (rc == EAGRE_E_FENCED && g->page != NULL) { /* whoever asked, the next poll has to see to it */
+        g->denied = true;
+        hurry(c);
+    }
+    return rc;
 }
 
 static int malformed(const struct membership *g, const char *what) {
@@ -104,6 +118,7 @@ static int join(eagre_consumer_t *c) {
     g->topics = eg_load_acquire(&g->page->topics); /* before what we say of them, or look up */
     g->acked = 0;
     g->wish_known = false;
+    g->wish.sent = 0;
     g->was_fenced = false;
     g->fence = EG_IN_GOOD_STANDING;
     return EAGRE_OK;
@@ -117,6 +132,7 @@ static void forget_page(struct membership *g) {
     g->generation = 0;
     g->waiting = false;
     g->moved = false;
+    g->denied = false;
 }
 
 /* The daemon has put us out, or is another one that knows nothing of us. */
@@ -124,7 +140,7 @@ static void put_out(eagre_consumer_t *c, enum eg_fence fence) {
     struct membership *g = c->group;
     bool told = g->was_fenced; /* by a commit, which said so */
     eg_session_give_up(c->e, &g->late);
-    eg_session_forget_member(c->e, g->member);
+    eg_session_leave(c->e, g->member, 0, g->page_generation);
     g->was_fenced = true;
     eg_given_drop(c, true);
     forget_page(g);
@@ -150,7 +166,7 @@ static int step(eagre_consumer_t *c, bool *more) {
     if (topics != g->topics) { /* what is looked up from here on is no older. Partner: the daemon's release */
         g->topics = topics;
         g->wish.listed = g->wish.pattern_count == 0;
-        g->wish_known = !g->wish.lenient;
+        g->wish_known = g->wish.listed && !g->wish.lenient; /* even if the same match: one may be open to us only now */
         return EAGRE_OK;
     }
     if (eg_load_acquire(&g->page->version) != g->version)
@@ -171,7 +187,7 @@ static int advance(eagre_consumer_t *c) {
         uint32_t state = g->page != NULL ? eg_load_acquire(&g->page->state) : EG_MEMBER_IN;
         if (g->page != NULL && g->page_generation != generation)
             put_out(c, EG_IN_GOOD_STANDING); /* nobody has fenced us, we just join anew */
-        else if (state != EG_MEMBER_IN || rc == EAGRE_E_FENCED)
+        else if (state != EG_MEMBER_IN || g->denied || rc == EAGRE_E_FENCED)
             put_out(c, state == EG_MEMBER_TAKEN ? EG_TAKEN : EG_PUT_OUT);
         else if (rc != EAGRE_OK)
             return rc;
@@ -197,9 +213,7 @@ int eg_group_turn(eagre_consumer_t *c) {
         return eg_error_set(EAGRE_E_STATE, "group '%s': no poll within a rebalance callback", g->id);
     if (!g->subscribed)
         return eg_commit_by_hand(c, false);
-    if (g->moved && g->page != NULL && g->auto_commit)
-        eg_commit_moved(c);
-    g->moved = false;
+    g->moved = g->moved && g->page != NULL && g->auto_commit && !eg_commit_moved(c);
     int64_t now = eg_mono_ns();
     if (now < g->next_ns && (g->waiting || g->page == NULL || !eg_group_words_moved(g))) {
         g->busy = is_busy(g);
@@ -250,9 +264,11 @@ bool eg_group_outdated(eagre_consumer_t *c) {
     return true;
 }
 
-void eg_group_moved(eagre_consumer_t *c, struct assigned *a) {
-    /* Nowhere is not to be committed; anything else is, even if it is where it was committed to be. */
-    a->committed = a->how == EG_NOWHERE ? a->reader.offset : -1;
+void eg_group_moved(eagre_consumer_t *c, struct assigned *a, bool sought) {
+    /* Nowhere is not to be committed; anything else is, even if it is where it was committed to be. But if it is a place of
+     * the log is seen first. */
+    a->committed = a->how == EG_NOWHERE || sought ? a->reader.offset : -1;
+    a->sought = sought ? a->reader.offset : -1;
     if (a->cell == NULL || a->how == EG_NOWHERE)
         return;
     c->group->moved = true;
@@ -264,16 +280,18 @@ void eg_group_moved(eagre_consumer_t *c, struct assigned *a) {
 /* how: of GROUP_LEAVE. */
 static void leave(eagre_consumer_t *c, uint8_t how) {
     struct membership *g = c->group;
-    bool out = g->page == NULL || g->page_generation != eg_load_acquire(&c->e->generation) ||
+    bool out = g->page == NULL || g->page_generation != eg_load_acquire(&c->e->generation) || g->denied ||
                eg_load_acquire(&g->page->state) != EG_MEMBER_IN;
     eg_session_give_up(c->e, &g->late); /* a JOIN takes its member along */
+    c->until = (struct eg_until){.ns = eg_mono_ns() + LAST_LOOK_NS};
     if (g->page != NULL && g->auto_commit && !out)
         eg_commit_moved(c);
+    c->until = (struct eg_until){0};
     eg_given_drop(c, out);
     if (g->page != NULL && !out)
         eg_session_return(c->e, EG_MSG_GROUP_JOIN, how, g->member, g->page_generation);
     else if (g->page != NULL)
-        eg_session_forget_member(c->e, g->member);
+        eg_session_leave(c->e, g->member, how, g->page_generation);
     forget_page(g);
     eg_wish_free(&g->wish);
     g->subscribed = false;
@@ -306,6 +324,26 @@ static int subscribe_check(eagre_consumer_t *c, const char *const *topics, size_
     return EAGRE_OK;
 }
 
+/* Be a member, if it is none yet, and have the daemon know the wish. */
+static int enter(eagre_consumer_t *c, struct eg_wish *wish) {
+    int rc = c->group->page == NULL ? join(c) : EAGRE_OK;
+    if (rc == EAGRE_OK)
+        rc = eg_wish_list(c, wish);
+    if (rc == EAGRE_OK)
+        do
+            rc = eg_wish_send(c, wish);
+        while (rc == EAGRE_E_WOULD_BLOCK && eg_mono_ns() < c->until.ns);
+    return rc;
+}
+
+/* A subscribe has failed, but the daemon may have heard it, or hear it yet: what it is subscribed to is said again. */
+static void keep_old_wish(eagre_consumer_t *c) {
+    c->group->wish_known = false;
+    c->group->wish.sent = 0;
+    c->group->waiting = false;
+    hurry(c);
+}
+
 int eagre_consumer_subscribe(eagre_consumer_t *c, const char *const *topics, size_t count) {
     int rc = subscribe_check(c, topics, count, "eagre_consumer_subscribe");
     if (rc != EAGRE_OK)
@@ -321,28 +359,27 @@ int eagre_consumer_subscribe(eagre_consumer_t *c, const char *const *topics, siz
     bool was = g->subscribed;
     if (g->late_type != EG_MSG_GROUP_JOIN) /* it was about the old wish */
         eg_session_give_up(c->e, &g->late);
-    if (g->page != NULL && (eg_load_acquire(&g->page->state) != EG_MEMBER_IN ||
+    if (g->page != NULL && (eg_load_acquire(&g->page->state) != EG_MEMBER_IN || g->denied ||
                             g->page_generation != eg_load_acquire(&c->e->generation)))
         put_out(c, EG_IN_GOOD_STANDING);
     bool joins = g->page == NULL;
     eg_consumer_begin_waiting(c);
     g->fence = EG_IN_GOOD_STANDING;
-    if (joins)
-        rc = join(c);
-    if (rc == EAGRE_OK)
-        rc = eg_wish_list(c, &wish);
-    if (rc == EAGRE_OK)
-        do
-            rc = eg_wish_send(c, &wish);
-        while (rc == EAGRE_E_WOULD_BLOCK && eg_mono_ns() < c->until.ns);
+    rc = enter(c, &wish);
+    if (rc == EAGRE_E_FENCED && !joins) { /* only the daemon knew it */
+        put_out(c, EG_IN_GOOD_STANDING);
+        rc = enter(c, &wish);
+    }
     if (rc != EAGRE_OK) {
         rc = eg_group_error(g, eg_consumer_end_waiting(c, rc));
         eg_session_give_up(c->e, &g->late);
         eg_wish_free(&wish);
         if (joins && g->page != NULL && !was) { /* the detail is kept: nothing of this fails */
-            eg_session_return(c->e, EG_MSG_GROUP_JOIN, 0, g->member, g->page_generation);
+            eg_session_return(c->e, EG_MSG_GROUP_JOIN, g->instance_id != NULL, g->member, g->page_generation);
             forget_page(g);
         }
+        if (was)
+            keep_old_wish(c);
         return rc;
     }
     eg_consumer_end_waiting(c, rc);
@@ -385,7 +422,7 @@ int eagre_consumer_member(eagre_consumer_t *c, eagre_member_info_t *out) {
     if (rc != EAGRE_OK)
         return rc;
     const struct membership *g = c->group;
-    bool in = g->page != NULL && eg_load_acquire(&g->page->state) == EG_MEMBER_IN;
+    bool in = g->page != NULL && !g->denied && eg_load_acquire(&g->page->state) == EG_MEMBER_IN;
     *out = (eagre_member_info_t){.member = in ? g->member : 0, .generation = g->generation};
     return EAGRE_OK;
 }

@@ -84,6 +84,7 @@ struct membership {
     bool subscribed, in_callback;
     uint8_t fence;  /* enum eg_fence */
     bool was_fenced; /* and is not a member again yet */
+    bool denied;     /* the daemon says that it is no member, whatever the page says */
     bool moved;     /* a position that poll has not moved: to be committed */
     struct eg_wish wish;
     eagre_rebalance_callbacks_t callbacks;
@@ -133,8 +134,8 @@ int64_t eg_group_nap(const eagre_consumer_t *c);
 bool eg_group_stranded(const eagre_consumer_t *c);
 /* Another instance was found. True: poll will deal with it. */
 bool eg_group_outdated(eagre_consumer_t *c);
-/* A position was moved by something else than records. */
-void eg_group_moved(eagre_consumer_t *c, struct assigned *a);
+/* A position was moved by something else than records; by the application: it may be any. */
+void eg_group_moved(eagre_consumer_t *c, struct assigned *a, bool sought);
 /* An error's text begins with the group; returns rc. */
 int eg_group_error(const struct membership *g, int rc);
 int eg_group_fenced(const struct membership *g);
@@ -175,8 +176,8 @@ static inline void eg_commit_cell(struct assigned *a, int64_t offset) {
 }
 static inline void eg_commit_count(struct membership *g) { eg_store_release(&g->page->commits, ++g->commits); }
 
-/* All positions of a member that are not committed. */
-void eg_commit_moved(eagre_consumer_t *c);
+/* All positions of a member that are not committed. False: what one of them is worth is not known now. */
+bool eg_commit_moved(eagre_consumer_t *c);
 /* Auto-commit of what is assigned by hand, when it is due; or at once. */
 int eg_commit_by_hand(eagre_consumer_t *c, bool now);
 /* The group's offsets of a topic's partitions; -1: none. */

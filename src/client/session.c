@@ -405,10 +405,14 @@ void eg_session_return(struct eagre *e, uint16_t type, uint8_t role, uint64_t nu
     pthread_mutex_unlock(&e->lock);
 }
 
-void eg_session_forget_member(struct eagre *e, uint64_t member) {
+void eg_session_leave(struct eagre *e, uint64_t member, uint8_t how, uint32_t generation) {
+    struct eg_late *l;
     if (eg_session_forked(e) != EAGRE_OK)
         return;
     pthread_mutex_lock(&e->lock);
-    eg_late_forget_member(e, member);
+    if (generation != eg_load_relaxed(&e->generation)) /* it went with its instance */
+        eg_late_forget_member(e, member);
+    else if (eg_late_return(e, EG_MSG_GROUP_JOIN, how, member, &l) == EAGRE_OK)
+        eg_late_give_up(e, l);
     pthread_mutex_unlock(&e->lock);
 }

@@ -154,8 +154,8 @@ void eg_bell_put(struct eagre *e, uint32_t bell);
 /* Give back what an EG_MSG_OPEN (number: the topic's uid), EG_MSG_BELL or EG_MSG_GROUP_JOIN (the member; role: how it
  * leaves) gave in that generation. Waits a second at most; a daemon that is away is told later. */
 void eg_session_return(struct eagre *e, uint16_t type, uint8_t role, uint64_t number, uint32_t generation);
-/* The daemon has put this member out. */
-void eg_session_forget_member(struct eagre *e, uint64_t member);
+/* We do not take it for a member any more. It leaves, if the daemon thinks otherwise; nobody waits for that. */
+void eg_session_leave(struct eagre *e, uint64_t member, uint8_t how, uint32_t generation);
 
 /* ---- between session.c, attach.c and instance.c; the lock is held -------------------------------- */
 

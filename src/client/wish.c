@@ -93,13 +93,6 @@ static bool matches(const struct eg_wish *w, const char *name) {
     return false;
 }
 
-static bool is_same(const struct eg_wish *w) {
-    bool same = w->matched != NULL && w->listing.count == w->matched_count;
-    for (size_t i = 0; same && i < w->matched_count; i++)
-        same = strcmp(w->matched[i], w->listing.list[i]) == 0;
-    return same;
-}
-
 /* One page. *more: it was not the last. */
 static int list_page(eagre_consumer_t *c, struct eg_wish *w, bool *more) {
     struct eg_names *l = &w->listing;
@@ -139,14 +132,11 @@ int eg_wish_list(eagre_consumer_t *c, struct eg_wish *w) {
         if (l->count > 0)
             qsort(l->list, l->count, sizeof(*l->list), compare);
         w->listed = true;
-        if (!is_same(w)) {
-            free_names(w->matched, w->matched_count);
-            w->matched = l->list != NULL ? l->list : calloc(1, sizeof(*l->list)); /* "none" is known, too */
-            w->matched_count = l->count;
-            *l = (struct eg_names){0};
-            w->sent = 0;
-            c->group->wish_known = false;
-        }
+        free_names(w->matched, w->matched_count);
+        w->matched = l->list;
+        w->matched_count = l->count;
+        *l = (struct eg_names){0};
+        w->sent = 0;
     }
     free_listing(w);
     return rc;
@@ -192,8 +182,10 @@ int eg_wish_send(eagre_consumer_t *c, struct eg_wish *w) {
         return rc;
     bool parts = w->sent > 0;
     w->sent = 0;
-    if (parts && eg_load_acquire(&c->e->bus->epoch) != w->told)
-        return EAGRE_E_WOULD_BLOCK; /* what one daemon was told another does not know: from the front */
+    /* What one daemon was told another does not know: from the front. (It says so, too, of a part that it knows no first
+     * one of.) */
+    if (parts && (rc == EAGRE_E_STATE || eg_load_acquire(&c->e->bus->epoch) != w->told))
+        return EAGRE_E_WOULD_BLOCK;
     /* It was subscribed to these before: topics may have gone since, and come back. */
     if ((rc == EAGRE_E_UNKNOWN_TOPIC || rc == EAGRE_E_PERMISSION) && c->group->subscribed && w == &c->group->wish && !w->lenient) {
         w->lenient = true;

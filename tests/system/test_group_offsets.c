@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "client/group.h"
 #include "harness_group.h"
 #include "sys/clock.h"
 
@@ -148,6 +149,49 @@ static void a_commit_never_covers_what_poll_has_not_returned(void **state) {
     OK(eagre_consumer_commit_async(a.c, &one, 1));
     assert_int_equal(m_committed(&a, part), 1);
     m_close(&a);
+}
+
+static int64_t cell(struct member *m, int32_t partition) {
+    return eg_load_acquire(eg_assigned_find(m->c, "four", partition)->cell);
+}
+
+/* The daemon would not believe it, so neither kind of commit may claim it. */
+static void behind_the_end_is_no_place(void **state) {
+    (void)state;
+    eagre_consumer_options_t o = m_options();
+    struct member a = {0}, b = {0};
+    eagre_topic_partition_t one = {"four", 0, 5000, NULL};
+    eagre_record_t r[8];
+    size_t n;
+    o.enable_auto_commit = 1;
+    join_with_all(&a, &o);
+    m_produce(10);
+    m_take((struct member *[]){&a}, 1, 40);
+    m_close(&a);
+    o.auto_offset_reset = EAGRE_RESET_NONE;
+    join_with_all(&b, &o);
+    OK(eagre_consumer_seek(b.c, "four", 0, 5000));
+    REFUSED(eagre_consumer_commit(b.c, NULL, 0, EG_TEST_LIMIT_MS), EAGRE_E_INVALID, "behind the log's end, which is 10");
+    REFUSED(eagre_consumer_commit_async(b.c, NULL, 0), EAGRE_E_INVALID, "group 'g': topic 'four' partition 0: offset 5000");
+    REFUSED(eagre_consumer_commit(b.c, &one, 1, EG_TEST_LIMIT_MS), EAGRE_E_INVALID, "5000");
+    REFUSED(eagre_consumer_commit_async(b.c, &one, 1), EAGRE_E_INVALID, "5000");
+    one.offset = 9;
+    OK(eagre_consumer_commit(b.c, &one, 1, EG_TEST_LIMIT_MS));
+    for (int i = 0; i < 8; i++)
+        REFUSED(eagre_consumer_poll(b.c, r, 8, 0, &n), EAGRE_E_OFFSET_OUT_OF_RANGE, "four");
+    assert_int_equal(cell(&b, 0), 9);
+    OK(eagre_consumer_seek(b.c, "four", 0, 12));
+    assert_int_equal(eagre_consumer_poll(b.c, r, 8, 0, &n), EAGRE_E_OFFSET_OUT_OF_RANGE);
+    m_produce(5); /* now it is one */
+    OK(eagre_consumer_commit(b.c, NULL, 0, EG_TEST_LIMIT_MS));
+    assert_int_equal(m_committed(&b, 0), 12);
+    OK(eagre_consumer_seek(b.c, "four", 0, 4000));
+    OK(eagre_consumer_unsubscribe(b.c));
+    assert_int_equal(m_committed(&b, 0), 12);
+    OK(eagre_consumer_assign(b.c, "four", 0));
+    OK(eagre_consumer_seek(b.c, "four", 0, 4000));
+    REFUSED(eagre_consumer_commit(b.c, NULL, 0, EG_TEST_LIMIT_MS), EAGRE_E_INVALID, "offset 4000");
+    m_close(&b);
 }
 
 static void metadata_comes_back(void **state) {
@@ -443,6 +487,7 @@ int main(int argc, char **argv) {
         TEST(commits_are_the_applications_without_auto_commit),
         TEST(a_reset_position_is_committed_at_once),
         TEST(a_commit_never_covers_what_poll_has_not_returned),
+        TEST(behind_the_end_is_no_place),
         TEST(metadata_comes_back),
         TEST(who_comes_next_goes_on_there),
         TEST(no_offset_is_an_error_that_says_what_to_do),

@@ -53,6 +53,8 @@ enum fake_act {
     FAKE_SWAP_FDS, /* in reverse order */
     FAKE_STALL,    /* do nothing at all, as if stopped, until fake_go_on; then answer */
     FAKE_DIE_LATE, /* as FAKE_STALL, but then close the connection */
+    FAKE_FENCE,    /* EAGRE_E_FENCED, "no member" */
+    FAKE_BEYOND,   /* EAGRE_E_OFFSET_OUT_OF_RANGE, "no such offset" */
     FAKE_FORGET,   /* EAGRE_E_PERMISSION, and close the connection at the next one of that type */
 };
 
@@ -89,6 +91,9 @@ struct fake {
     _Atomic uint32_t applied;      /* that the last GROUP_SYNC said */
     _Atomic int leave_how;         /* of the last GROUP_LEAVE */
     _Atomic bool never_stores;     /* GROUP_COMMIT does not reach the database */
+    _Atomic bool parts_lost;       /* GROUP_SUBSCRIBE: of the next part that is not the first, no first one is known */
+    _Atomic uint32_t wished;       /* names that it has said since its last first part */
+    char wish[EG_TOPIC_NAME_MAX + 1]; /* the last one */
     int member;
     struct eg_member_page *member_map;
 
@@ -294,6 +299,20 @@ static void fake_sync(struct fake *f, struct eg_dec *in, struct fake_reply *r) {
     eg_enc_patch_u16(&r->out, count_at, (uint16_t)listed);
 }
 
+static int fake_subscribe(struct fake *f, struct eg_dec *in) {
+    eg_dec_u64(in);
+    bool first = (eg_dec_u8(in) & 1) != 0;
+    if (!first && f->parts_lost) {
+        f->parts_lost = false;
+        return eg_error_set(EAGRE_E_STATE, "no first part");
+    }
+    uint16_t n = eg_dec_u16(in);
+    f->wished = n + (first ? 0 : f->wished);
+    for (uint16_t i = 0; i < n; i++)
+        eg_dec_str(in, f->wish, sizeof(f->wish));
+    return EAGRE_OK;
+}
+
 static int fake_handle(struct fake *f, const struct eg_msg_header *h, struct eg_dec *in,
                        struct fake_reply *r) {
     switch (h->type) {
@@ -333,6 +352,8 @@ static int fake_handle(struct fake *f, const struct eg_msg_header *h, struct eg_
         eg_enc_u32(&r->out, 8);
         fake_fd(r, f->member, true);
         return EAGRE_OK;
+    case EG_MSG_GROUP_SUBSCRIBE:
+        return fake_subscribe(f, in);
     case EG_MSG_GROUP_SYNC:
         fake_sync(f, in, r);
         return EAGRE_OK;
@@ -405,6 +426,8 @@ static bool fake_serve(struct fake *f, int conn) {
     }
     eg_enc_begin(&r.out, out, sizeof(out), h.type | EG_MSG_REPLY, h.id, 0);
     int rc = act == FAKE_REFUSE   ? eg_error_set(EAGRE_E_LIMIT, "no more")
+             : act == FAKE_FENCE  ? eg_error_set(EAGRE_E_FENCED, "no member")
+             : act == FAKE_BEYOND ? eg_error_set(EAGRE_E_OFFSET_OUT_OF_RANGE, "no such offset")
              : act == FAKE_FORGET ? eg_error_set(EAGRE_E_PERMISSION, "no such client")
                                   : fake_handle(f, &h, &d, &r);
     f->seen[h.type]++;

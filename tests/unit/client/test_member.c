@@ -136,6 +136,71 @@ static void test_a_late_join_is_given_back(void **state) {
     assert_int_equal(e->member_count, 0);
 }
 
+/* Its place is kept. */
+static void test_a_late_join_of_a_static_member(void **state) {
+    (void)state;
+    eagre_consumer_close(c);
+    open_consumer("static", 0);
+    fake.act[EG_MSG_GROUP_JOIN] = FAKE_STALL;
+    eg_request_limit_ns = SHORT_NS;
+    assert_int_equal(subscribe(), EAGRE_E_TIMED_OUT);
+    fake_go_on(&fake);
+    eg_request_limit_ns = 10 * EG_NS_PER_S;
+    assert_int_equal(list(), EAGRE_OK);
+    assert_int_equal(list(), EAGRE_OK);
+    assert_int_equal(fake.seen[EG_MSG_GROUP_LEAVE], 1);
+    assert_int_equal(fake.leave_how, 1);
+}
+
+/* Poll until the daemon has been told a wish so many times. */
+static void poll_until_wished(int times) {
+    for (int i = 0; i < 20000 && fake.seen[EG_MSG_GROUP_SUBSCRIBE] < times; i++) {
+        poll_well();
+        poll(NULL, 0, 1);
+    }
+    assert_int_equal(fake.seen[EG_MSG_GROUP_SUBSCRIBE], times);
+}
+
+/* The daemon may have heard it all the same. */
+static void test_a_subscribe_that_failed_is_taken_back(void **state) {
+    (void)state;
+    join(1);
+    fake.act[EG_MSG_GROUP_SUBSCRIBE] = FAKE_STALL;
+    eg_request_limit_ns = SHORT_NS;
+    assert_int_equal(eagre_consumer_subscribe(c, (const char *const[]){"u"}, 1), EAGRE_E_TIMED_OUT);
+    fake_go_on(&fake);
+    eg_request_limit_ns = 10 * EG_NS_PER_S;
+    poll_until_wished(3);
+    assert_string_equal(fake.wish, "t");
+    assert_string_equal(events, "a1");
+}
+
+/* One of them may be open to us only now. */
+static void test_what_matches_is_said_with_each_change_of_topics(void **state) {
+    (void)state;
+    assert_int_equal(eagre_consumer_subscribe(c, (const char *const[]){"^[abc]$"}, 1), EAGRE_OK);
+    assert_int_equal(fake.wished, 3);
+    atomic_fetch_add(&fake.member_map->topics, 1);
+    poll_until_wished(2);
+    assert_int_equal(fake.wished, 3);
+}
+
+/* Another daemon does not know what the one before was told. */
+static void test_a_wish_in_parts_begins_again(void **state) {
+    enum { NAMES = 400, LENGTH = 240 };
+    static char names[NAMES][LENGTH + 1];
+    const char *list_of[NAMES];
+    (void)state;
+    for (int i = 0; i < NAMES; i++) {
+        snprintf(names[i], sizeof(names[i]), "%0*d", LENGTH, i);
+        list_of[i] = names[i];
+    }
+    fake.parts_lost = true;
+    assert_int_equal(eagre_consumer_subscribe(c, list_of, NAMES), EAGRE_OK);
+    assert_int_equal(fake.wished, NAMES);
+    assert_int_equal(fake.seen[EG_MSG_GROUP_SUBSCRIBE], 4);
+}
+
 static void test_a_join_that_a_daemon_took_along(void **state) {
     (void)state;
     fake.act[EG_MSG_GROUP_JOIN] = FAKE_CLOSE;
@@ -319,6 +384,61 @@ static void test_who_is_out_joins_again(void **state) {
     assert_int_equal(fake.seen[EG_MSG_GROUP_JOIN], 3);
 }
 
+/* Only the daemon knows it: its page says nothing. */
+static void test_who_is_denied_joins_again(void **state) {
+    eagre_member_info_t info;
+    int rc = EAGRE_OK;
+    (void)state;
+    join(3);
+    fake.act[EG_MSG_GROUP_COMMIT] = FAKE_FENCE;
+    assert_int_equal(eagre_consumer_commit(c, NULL, 0, 1000), EAGRE_E_FENCED);
+    assert_int_equal(eagre_consumer_commit_async(c, NULL, 0), EAGRE_E_FENCED);
+    assert_int_equal(eagre_consumer_member(c, &info), EAGRE_OK);
+    assert_int_equal(info.member, 0);
+    poll_well(); /* the commit has said it */
+    assert_int_equal(count(), 0);
+    assert_string_equal(events, "a2 l2");
+    poll_until(2);
+    assert_int_equal(fake.seen[EG_MSG_GROUP_LEAVE], 1);
+    fake.act[EG_MSG_GROUP_SYNC] = FAKE_FENCE;
+    give(7);
+    for (int k = 0; k < 20000 && rc == EAGRE_OK; k++) {
+        rc = poll_once();
+        poll(NULL, 0, 1);
+    }
+    assert_int_equal(rc, EAGRE_E_FENCED);
+    poll_until(3);
+    fake.act[EG_MSG_GROUP_SUBSCRIBE] = FAKE_FENCE;
+    assert_int_equal(subscribe(), EAGRE_OK);
+    poll_until(3);
+    assert_string_equal(events, "a2 l2 a2 l2 a3 l3 a3");
+    assert_int_equal(fake.seen[EG_MSG_GROUP_JOIN], 4);
+    assert_int_equal(fake.seen[EG_MSG_GROUP_LEAVE], 3);
+    assert_int_equal(e->member_count, 1);
+}
+
+/* A daemon that knows only half of it, and thinks that it is still there. */
+static void test_who_is_out_leaves(void **state) {
+    (void)state;
+    join(3);
+    fake.leave_how = 7;
+    put_out(EG_MEMBER_OUT);
+    assert_int_equal(poll_once(), EAGRE_E_FENCED);
+    eg_store_release(&fake.member_map->state, EG_MEMBER_IN);
+    poll_until(2);
+    assert_int_equal(fake.seen[EG_MSG_GROUP_LEAVE], 1);
+    assert_int_equal(fake.leave_how, 0);
+}
+
+static void test_a_commit_that_the_daemon_refuses(void **state) {
+    (void)state;
+    join(1);
+    fake.act[EG_MSG_GROUP_COMMIT] = FAKE_BEYOND;
+    assert_int_equal(eagre_consumer_commit(c, NULL, 0, 1000), EAGRE_E_OFFSET_OUT_OF_RANGE);
+    assert_non_null(strstr(eagre_error_detail(), "group 'g': no such offset"));
+    assert_int_equal(eagre_consumer_commit(c, NULL, 0, 1000), EAGRE_OK);
+}
+
 static void test_how_it_leaves(void **state) {
     (void)state;
     join(1);
@@ -355,6 +475,10 @@ int main(int argc, char **argv) {
         cmocka_set_test_filter(argv[1]);
     const struct CMUnitTest tests[] = {
         TEST(test_a_late_join_is_given_back),
+        TEST(test_a_late_join_of_a_static_member),
+        TEST(test_a_subscribe_that_failed_is_taken_back),
+        TEST(test_what_matches_is_said_with_each_change_of_topics),
+        TEST(test_a_wish_in_parts_begins_again),
         TEST(test_a_join_that_a_daemon_took_along),
         TEST(test_no_poll_waits),
         TEST(test_a_version_that_is_past),
@@ -364,6 +488,9 @@ int main(int argc, char **argv) {
         TEST(test_a_clamped_offset_is_told),
         TEST(test_a_commit_that_waits_is_told),
         TEST(test_who_is_out_joins_again),
+        TEST(test_who_is_denied_joins_again),
+        TEST(test_who_is_out_leaves),
+        TEST(test_a_commit_that_the_daemon_refuses),
         TEST(test_how_it_leaves),
         TEST(test_leaving_a_daemon_that_hangs),
     };

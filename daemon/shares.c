@@ -193,7 +193,6 @@ void eg_share_member_gone(struct eg_daemon *d, struct eg_member *m) {
             found += f.returned;
         }
     }
-    EG_FAULT("share.swept");
     if (found > 0)
         ring(d, g);
 }

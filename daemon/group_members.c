@@ -105,6 +105,7 @@ static void take_out(struct eg_daemon *d, struct eg_member *m, enum eg_why why, 
     struct eg_group *g = m->group;
     eg_offsets_collect(d, m);
     eg_member_page_out(m, EG_MEMBER_OUT);
+    EG_FAULT("member.out");
     eg_member_give_up(m);
     if (g->type == EG_GROUP_SHARE)
         eg_share_member_gone(d, m);
@@ -441,7 +442,8 @@ static int recover(void *ctx, uint32_t group_uid, struct eg_member *stored) {
     }
     struct eg_client *c = client_of(d, m);
     m->subscribed = m->topic_count > 0;
-    if (m->owner != 0 && eg_member_page_take(d, m) && c != NULL)
+    /* Who was told that it is out does not come back to this page, though the store does not know that yet. */
+    if (m->owner != 0 && eg_member_page_take(d, m) && c != NULL && eg_load_relaxed(&m->page->state) == EG_MEMBER_IN)
         bind_client(m, c);
     list_add(d, g, m);
     return EAGRE_OK;

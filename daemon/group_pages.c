@@ -77,20 +77,26 @@ int eg_member_page_make(struct eg_daemon *d, struct eg_member *m) {
     return EAGRE_OK;
 }
 
-bool eg_member_page_take(struct eg_daemon *d, struct eg_member *m) {
-    char name[EG_KEEP_NAME_MAX + 1];
+/* NULL: it is not what it should be. */
+static struct eg_member_page *map_page(int fd) {
     size_t size = 0;
     void *page = NULL;
+    bool good = eg_memfd_check(fd, &size) == EAGRE_OK && size == PAGE_BYTES &&
+                eg_map(fd, 0, PAGE_BYTES, true, &page) == EAGRE_OK;
+    return good ? page : NULL;
+}
+
+bool eg_member_page_take(struct eg_daemon *d, struct eg_member *m) {
+    char name[EG_KEEP_NAME_MAX + 1];
     int fd = eg_keep_take(d->keep, keep_name(m->number, name, sizeof(name)));
     if (fd < 0)
         return false;
-    if (eg_memfd_check(fd, &size) != EAGRE_OK || size != PAGE_BYTES ||
-        eg_map(fd, 0, PAGE_BYTES, true, &page) != EAGRE_OK) {
+    m->page = map_page(fd);
+    if (m->page == NULL) {
         eg_keep_drop(d->keep, name);
         close(fd);
         return false;
     }
-    m->page = page;
     m->page_fd = fd;
     m->cells_ready = 0; /* as far as we know */
     return true;
@@ -108,13 +114,17 @@ void eg_member_page_close(struct eg_daemon *d, struct eg_member *m, bool drop) {
     m->page_fd = -1;
 }
 
-void eg_member_page_out(struct eg_member *m, uint32_t state) {
-    if (m->page == NULL)
-        return;
-    eg_store_release(&m->page->state, state);
+static void say_out(struct eg_member_page *page, uint32_t state) {
+    if (eg_load_relaxed(&page->state) != EG_MEMBER_TAKEN) /* a daemon before this one said it, and it holds for ever */
+        eg_store_release(&page->state, state);
     /* Release: who sees it sees the state. Partner: who waits for a commit. */
-    atomic_fetch_add_explicit(&m->page->rings, 1, memory_order_release);
-    eg_futex_wake(&m->page->rings, INT_MAX);
+    atomic_fetch_add_explicit(&page->rings, 1, memory_order_release);
+    eg_futex_wake(&page->rings, INT_MAX);
+}
+
+void eg_member_page_out(struct eg_member *m, uint32_t state) {
+    if (m->page != NULL)
+        say_out(m->page, state);
 }
 
 /* Asking for memory takes some 50 us, so it is not done for each cell. */
@@ -152,6 +162,12 @@ void eg_member_pages_drop_left(struct eg_daemon *d) {
         if (fd < 0) {
             i++;
             continue;
+        }
+        /* Whose it is may live, and not know that the list of members was lost: others get its partitions. */
+        struct eg_member_page *page = map_page(fd);
+        if (page != NULL) {
+            say_out(page, EG_MEMBER_OUT);
+            eg_unmap(page, PAGE_BYTES);
         }
         eg_keep_drop(d->keep, name);
         close(fd);
@@ -204,7 +220,7 @@ int eg_members_save(struct eg_daemon *d, struct eg_group *g) {
         return end;
     }
     for (struct eg_member *m = g != NULL ? g->members : NULL; m != NULL; m = m->next) {
-        m->unsaved = false;
+        m->unsaved = m->freed = false;
         if (m->client == NULL) /* what it had committed is noted with this */
             eg_member_page_close(d, m, true);
     }

@@ -101,6 +101,7 @@ static void give_up_until(struct eg_member *m, uint32_t version) {
     }
     m->leaving -= m->given_count - kept;
     m->unsaved |= m->given_count != kept;
+    m->freed |= m->given_count != kept;
     m->given_count = kept;
 }
 
@@ -304,7 +305,15 @@ static bool take_in(struct eg_group *g, struct eg_member *m) {
     return good;
 }
 
-/* False: memory is short. Who gets something gets all of it; others have it in the next turn. */
+/* A cell that was given up says its last commit until the store does: only then it may be another partition's. */
+static int note_freed(struct eg_daemon *d, struct eg_group *g) {
+    for (const struct eg_member *m = g->members; m != NULL; m = m->next)
+        if (m->freed)
+            return eg_members_save(d, g);
+    return EAGRE_OK;
+}
+
+/* False: memory or the disk is short. Who gets something gets all of it; others have it in the next turn. */
 static bool give(struct eg_daemon *d, struct eg_group *g) {
     struct eg_target *t = g->target;
     uint32_t members = 0;
@@ -314,6 +323,8 @@ static bool give(struct eg_daemon *d, struct eg_group *g) {
     for (const struct eg_member *m = g->members; m != NULL && is_eager(g->assignor); m = m->next)
         if (m->leaving > 0)
             return true; /* first all of it is free */
+    if (note_freed(d, g) != EAGRE_OK)
+        return false;
     for (size_t k = 0; k < t->topic_count; k++) {
         const struct eg_target_topic *topic = &t->topic[k];
         for (uint32_t i = 0; i < topic->partitions; i++) {
@@ -332,6 +343,8 @@ static bool give(struct eg_daemon *d, struct eg_group *g) {
     for (struct eg_member *m = g->members; m != NULL; m = m->next)
         if (m->fresh > 0)
             good &= take_in(g, m);
+    if (members > 0)
+        EG_FAULT("group.cleared");
     return good;
 }
 

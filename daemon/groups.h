@@ -82,6 +82,7 @@ struct eg_member {
     bool made;          /* `version` was made in this turn */
     bool untold;        /* it could not be noted yet */
     bool unsaved;       /* the store does not have it like this */
+    bool freed;         /* ... but what it has given up: those cells still say what was committed */
     bool is_gone;       /* not in its group any more, but still in the store */
     uint64_t share_sum; /* share groups: of the partitions that it was told */
 
@@ -220,6 +221,7 @@ bool eg_member_page_take(struct eg_daemon *d, struct eg_member *m);
 void eg_member_page_close(struct eg_daemon *d, struct eg_member *m, bool drop);
 /* Says that it is out (EG_MEMBER_OUT, _TAKEN) and wakes who waits there. */
 void eg_member_page_out(struct eg_member *m, uint32_t state);
+/* Of members that nobody knows: they are out. */
 void eg_member_pages_drop_left(struct eg_daemon *d);
 /* Room for the cell, and no commit in it. */
 int eg_member_cell_clear(struct eg_member *m, uint32_t cell);

@@ -91,7 +91,9 @@ static const struct point {
     {"recover.cut", 0, 0, "a cold start, after which records may be missing: unit/daemon/recover"},
     /* groups: members, their turns, their commits */
     {"member.joined", DAEMON, GROUPS, NULL},
+    {"member.out", DAEMON, GROUPS, NULL},
     {"member.removed", DAEMON, GROUPS, NULL},
+    {"group.cleared", DAEMON, GROUPS, NULL},
     {"group.given", DAEMON, GROUPS, NULL},
     {"group.told", DAEMON, GROUPS, NULL},
     {"group.freed", DAEMON, GROUPS, NULL},

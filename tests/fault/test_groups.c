@@ -24,8 +24,8 @@
 #define SHARE 3 /* this one is of a share group */
 #define RECORDS 2000
 
-static const char *const points[] = {"member.joined",   "member.removed", "group.given",
-                                     "group.told",      "group.freed",    "group.collected",
+static const char *const points[] = {"member.joined",   "member.out",  "member.removed", "group.cleared",
+                                     "group.given",     "group.told",  "group.freed",    "group.collected",
                                      "group.committed", "share.kept"};
 #define POINTS (sizeof(points) / sizeof(points[0]))
 

@@ -170,10 +170,12 @@ static struct {
     uint32_t generation[GROUPS];
     uint64_t last_id;
     uint64_t seed;
-    uint32_t step, kills, restarts;
+    uint32_t step, restarts;
     uint64_t rebalances;
-    struct eg_groups *past[KILLS_MAX]; /* what killed daemons had: nobody frees it */
 } w;
+
+static struct eg_groups *past[KILLS_MAX]; /* what killed daemons had: nobody frees it */
+static uint32_t kills;
 
 static const char *const group_names[GROUPS] = {"cooperative", "eager"};
 static const char *const topic_names[TOPICS] = {"a", "b", "c", "d"};
@@ -219,10 +221,11 @@ static struct fate *fate_of(uint32_t group, uint32_t uid, uint32_t partition) {
 static jmp_buf killed;
 static bool may_kill;
 static uint32_t kill_after; /* so many named steps; 0: not */
+static const char *kill_at; /* this one; NULL: any */
 
 static void at_step(const char *name, void *arg) {
     (void)arg;
-    if (!may_kill || (strncmp(name, "group.", 6) != 0 && strncmp(name, "member.", 7) != 0) ||
+    if (!may_kill || (kill_at != NULL && strcmp(name, kill_at) != 0) || (strncmp(name, "group.", 6) != 0 && strncmp(name, "member.", 7) != 0) ||
         strcmp(name, "group.committed") == 0)
         return;
     if (kill_after > 0 && --kill_after == 0) {
@@ -251,8 +254,8 @@ static void come_back(struct handle *h) {
 static void restart(void) {
     struct eg_groups *all = w.d.groups;
     may_kill = false;
-    assert_true(w.kills < KILLS_MAX);
-    w.past[w.kills++] = all;
+    assert_true(kills < KILLS_MAX);
+    past[kills++] = all;
     eg_offset_writer_close(&w.d);
     eg_members_store_close(all->store);
     for (uint32_t n = 1; n <= EG_MEMBERS_MAX; n++)
@@ -320,15 +323,15 @@ static void die(struct handle *h) {
     eg_groups_client_gone(&w.d, &h->client);
 }
 
-static void join(struct handle *h) {
+static void join_as(struct handle *h, uint32_t group, bool is_static) {
     static const uint8_t lists[GROUPS][3][EG_STRATEGIES_MAX] = {
         {{EG_ASSIGN_COOPERATIVE_STICKY}, {EG_ASSIGN_COOPERATIVE_STICKY, EG_ASSIGN_NUMA}, {EG_ASSIGN_NUMA, EG_ASSIGN_COOPERATIVE_STICKY}},
         {{EG_ASSIGN_RANGE}, {EG_ASSIGN_RANGE, EG_ASSIGN_ROUND_ROBIN}, {EG_ASSIGN_ROUND_ROBIN, EG_ASSIGN_RANGE}}};
     struct eg_join j = {.max_poll_ms = MAX_POLL_MS, .session_ms = SESSION_MS, .commit_ms = 100, .node = UINT32_MAX};
     struct eg_group *g = NULL;
     struct eg_member *m = NULL;
-    h->group = chance(GROUPS);
-    h->is_static = chance(3) == 0;
+    h->group = group;
+    h->is_static = is_static;
     if (h->is_static) /* a few places, so that some are taken */
         snprintf(j.instance_id, sizeof(j.instance_id), "s%u", chance(3));
     memcpy(j.strategy, lists[h->group][chance(3)], EG_STRATEGIES_MAX);
@@ -343,6 +346,11 @@ static void join(struct handle *h) {
     h->version = h->learned = h->generation = 0;
     h->dawdles = chance(6) == 0;
     h->polls = true;
+}
+
+static void join(struct handle *h) {
+    uint32_t group = chance(GROUPS);
+    join_as(h, group, chance(3) == 0);
 }
 
 static struct eg_member *find(struct handle *h) {
@@ -426,14 +434,17 @@ static void apply(struct handle *h) {
     assert_int_equal(eg_member_applied(&w.d, find(h), h->version), 0);
 }
 
+static void commit_one(struct handle *h, const struct part *p, int64_t offset) {
+    eg_store_release(&h->page->cell[p->cell], offset);
+    atomic_fetch_add_explicit(&h->page->commits, 1, memory_order_release);
+    fate_of(h->group, p->uid, p->partition)->committed = offset;
+}
+
 static void commit(struct handle *h) {
     if (h->count == 0)
         return;
     const struct part *p = &h->part[chance((uint32_t)h->count)];
-    int64_t offset = chance(LOG_END + 1);
-    eg_store_release(&h->page->cell[p->cell], offset);
-    atomic_fetch_add_explicit(&h->page->commits, 1, memory_order_release);
-    fate_of(h->group, p->uid, p->partition)->committed = offset;
+    commit_one(h, p, chance(LOG_END + 1));
 }
 
 /* ---- what must hold ------------------------------------------------------------------------------------------ */
@@ -448,7 +459,8 @@ static void check_group(const struct eg_group *g, size_t *members) {
         assert_ptr_equal(w.d.groups->by_number[m->number], m);
         assert_true(m->group == g && !m->is_gone && m->fresh == 0);
         assert_true(m->client == NULL || m->client->entry->owner == m->owner);
-        assert_true(m->client == NULL || m->page != NULL);
+        /* Who was told that it is out stays out. */
+        assert_true(m->client == NULL || (m->page != NULL && eg_load_relaxed(&m->page->state) == EG_MEMBER_IN));
         assert_true(m->version >= m->applied && m->generation <= g->generation);
         memset(cells, 0, sizeof(cells));
         for (size_t i = 0; i < m->given_count; i++) {
@@ -673,10 +685,28 @@ static void run(uint64_t seed, uint32_t steps) {
 
 /* ---- as a test ------------------------------------------------------------------------------------------------------ */
 
+static void come(struct handle *h, uint32_t group) {
+    join_as(h, group, false);
+    h->dawdles = false;
+    subscribe(h);
+}
+
+static void ticks_until_killed_at(const char *point) {
+    kill_at = point;
+    kill_after = 1;
+    may_kill = true;
+    for (int i = 0; i < 1000; i++)
+        tick(5 * EG_NS_PER_MS);
+    fail_msg("the daemon never comes to %s", point);
+}
+
 static int setup(void **state) {
     bool lost;
     (void)state;
     memset(&w, 0, sizeof(w));
+    w.seed = 1;
+    kill_at = NULL;
+    kill_after = 0;
     for (size_t g = 0; g < GROUPS; g++)
         for (size_t u = 0; u < UIDS; u++)
             for (size_t k = 0; k < PARTS; k++)
@@ -737,6 +767,14 @@ static int teardown(void **state) {
     eg_io_close(w.d.disk_io);
     eg_meta_close(w.d.meta);
     eg_loop_close(w.d.loop);
+    munmap(w.d.clients->table, sizeof(*w.d.clients->table));
+    close(w.d.clients->table_fd);
+    free(w.d.clients);
+    free(w.d.topics->list);
+    free(w.d.topics->by_uid);
+    free(w.d.topics);
+    free(w.d.bells);
+    free(w.d.bus);
     (void)nftw(w.dir, remove_one, 8, FTW_DEPTH | FTW_PHYS);
     return 0;
 }
@@ -747,8 +785,72 @@ static void keeps_what_it_promises(void **state) {
     run(seed != NULL ? strtoull(seed, NULL, 10) : 1, steps != NULL ? (uint32_t)strtoul(steps, NULL, 10) : 4000);
 }
 
+/* The list of members is lost, their memory is not: who lives learns that it is none before others get what it has. */
+static void without_its_list_nobody_is_a_member(void **state) {
+    char path[200];
+    struct handle *h = &w.h[0];
+    (void)state;
+    come(h, 0);
+    settle();
+    assert_true(h->count > 0);
+    uint32_t rings = eg_load_acquire(&h->page->rings);
+    snprintf(path, sizeof(path), "%.100s/members/%016x.1.mdb", w.dir, (unsigned)w.d.instance_id);
+    assert_int_equal(unlink(path), 0);
+    restart();
+    assert_int_equal(eg_load_acquire(&h->page->state), EG_MEMBER_OUT);
+    assert_true(eg_load_acquire(&h->page->rings) > rings); /* who waits there is woken */
+    assert_int_equal(w.d.groups->member_count, 0);
+    check();
+    come(h, 0);
+    settle();
+}
+
+/* A cell is another partition's; that it was, and what the one before it had committed, is not noted yet. */
+static void a_commit_outlives_its_cell(void **state) {
+    struct handle *a = &w.h[0], *b = &w.h[1];
+    (void)state;
+    come(a, 1);
+    settle();
+    come(b, 1);
+    while (eg_load_acquire(&a->page->version) == a->version)
+        tick(5 * EG_NS_PER_MS);
+    learn(a);
+    assert_true(a->count > 0);
+    for (size_t i = 0; i < a->count; i++) {
+        assert_true(a->part[i].revoked);
+        commit_one(a, &a->part[i], 7 + (int64_t)i);
+    }
+    apply(a);
+    if (setjmp(killed) == 0)
+        ticks_until_killed_at("group.cleared");
+    restart();
+    check();
+    settle(); /* who gets them goes on there */
+    assert_true(a->count > 0 && b->count > 0);
+}
+
+/* It was told that it is out, and then the daemon did not come to note it. */
+static void who_was_told_that_it_is_out_is_out(void **state) {
+    struct handle *a = &w.h[0], *b = &w.h[1];
+    (void)state;
+    come(a, 0);
+    settle();
+    a->polls = false;
+    if (setjmp(killed) == 0)
+        ticks_until_killed_at("member.out");
+    restart();
+    assert_int_equal(w.d.groups->member_count, 0);
+    check();
+    come(b, 0);
+    settle();
+    assert_true(b->count > 0);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(without_its_list_nobody_is_a_member, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_commit_outlives_its_cell, setup, teardown),
+        cmocka_unit_test_setup_teardown(who_was_told_that_it_is_out_is_out, setup, teardown),
         cmocka_unit_test_setup_teardown(keeps_what_it_promises, setup, teardown),
     };
     return cmocka_run_group_tests_name("unit/daemon/groups", tests, NULL, NULL);

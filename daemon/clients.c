@@ -291,19 +291,12 @@ void eg_clients_ring_all(struct eg_daemon *d) {
     }
 }
 
-void eg_clients_ring_marked(struct eg_daemon *d) {
-    for (uint32_t b = 0; b < EG_BELLS_MAX; b++) {
-        uint32_t owner = eg_load_relaxed(&d->clients->table->bell_owner[b]);
-        const struct eg_client *c = owner != 0 && owner <= EG_CLIENTS_MAX ? d->clients->by_owner[owner] : NULL;
-        if (c == NULL || !c->ring)
-            continue;
-        /* Release: who wakes sees what happened before. */
-        atomic_fetch_add_explicit(&d->bells->bell[b].rings, 1, memory_order_release);
-        eg_futex_wake(&d->bells->bell[b].rings, INT_MAX);
-    }
-    for (uint32_t o = 1; o <= d->clients->top; o++)
-        if (d->clients->by_owner[o] != NULL)
-            d->clients->by_owner[o]->ring = false;
+void eg_client_ring(struct eg_daemon *d, const struct eg_client *c, uint32_t b) {
+    if (b >= EG_BELLS_MAX || eg_load_relaxed(&d->clients->table->bell_owner[b]) != c->entry->owner)
+        return;
+    /* Release: who wakes sees what happened before. */
+    atomic_fetch_add_explicit(&d->bells->bell[b].rings, 1, memory_order_release);
+    eg_futex_wake(&d->bells->bell[b].rings, INT_MAX);
 }
 
 /* ---- messages ------------------------------------------------------------------------------------ */

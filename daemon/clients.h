@@ -61,7 +61,6 @@ struct eg_client {
     int64_t look_ns;            /* janitor: look whether it lives; INT64_MAX: no reason to */
     int64_t look_wait_ns;
     bool reported; /* that one witness alone says it is dead */
-    bool ring;     /* eg_clients_ring_marked() */
     struct eg_member *members; /* groups.h */
 
     /* burial.c */
@@ -119,8 +118,8 @@ void eg_clients_forget_topic(struct eg_daemon *d, struct eg_topic *t);
 /* Every consumer that may sleep looks again. */
 void eg_clients_ring_all(struct eg_daemon *d);
 
-/* Those that have `ring` set do, in one pass over the bells. */
-void eg_clients_ring_marked(struct eg_daemon *d);
+/* The client's bell of that number, as it says, if it is its own. */
+void eg_client_ring(struct eg_daemon *d, const struct eg_client *c, uint32_t bell);
 
 /* Janitor: see to it at that time (or before). */
 void eg_client_look(struct eg_daemon *d, struct eg_client *c, int64_t at_ns);

@@ -391,16 +391,13 @@ int64_t eg_members_tick(struct eg_daemon *d, int64_t now) {
 
 /* Patterns are matched by the clients. */
 void eg_members_look_again(struct eg_daemon *d) {
-    bool any = false;
     for (size_t i = 0; i < d->groups->count; i++)
         for (struct eg_member *m = d->groups->list[i]->members; m != NULL; m = m->next) {
             if (!m->by_pattern || m->page == NULL || m->client == NULL)
                 continue;
             atomic_fetch_add_explicit(&m->page->topics, 1, memory_order_release);
-            m->client->ring = any = true;
+            eg_member_ring(d, m);
         }
-    if (any)
-        eg_clients_ring_marked(d);
 }
 
 /* ---- after a predecessor ------------------------------------------------------------------------------------- */

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "clients.h"
 #include "groups.h"
 #include "members_store.h"
 #include "sys/atomic.h"
@@ -112,6 +113,13 @@ void eg_member_page_close(struct eg_daemon *d, struct eg_member *m, bool drop) {
     close(m->page_fd);
     m->page = NULL;
     m->page_fd = -1;
+}
+
+void eg_member_ring(struct eg_daemon *d, const struct eg_member *m) {
+    if (m->client == NULL || m->page == NULL)
+        return;
+    eg_fence_seq_cst(); /* between what was changed and the look at who sleeps. Partner: the membarrier of who goes to sleep */
+    eg_client_ring(d, m->client, eg_load_relaxed(&m->page->bell) - 1);
 }
 
 static void say_out(struct eg_member_page *page, uint32_t state) {

@@ -384,7 +384,7 @@ static void tell(struct eg_daemon *d, struct eg_group *g, int64_t now) {
         eg_store_release(&m->page->version, m->version);
         if (m->unapplied_ns == 0)
             m->unapplied_ns = now;
-        m->client->ring = d->groups->ring = true;
+        eg_member_ring(d, m);
     }
 }
 
@@ -475,8 +475,5 @@ int64_t eg_rebalance_tick(struct eg_daemon *d, int64_t now) {
     if (d->groups->queue == NULL)
         return INT64_MAX;
     int64_t due = turns(d, now);
-    if (d->groups->ring) /* of all groups in one pass */
-        eg_clients_ring_marked(d);
-    d->groups->ring = false;
     return due;
 }

@@ -159,7 +159,6 @@ struct eg_groups {
     struct eg_offset_writer *writer; /* group_offsets.c */
     struct eg_names *names;          /* group_topics.c */
     struct eg_group *queue;          /* group_rebalance.c, as the next one */
-    bool ring;                       /* clients are to be rung */
     int64_t look_ns;                 /* group_members.c: at members that may have stopped polling */
     size_t share_parts;              /* shares.c */
     int64_t shares_ns;               /* shares.c: next look at them */
@@ -219,6 +218,8 @@ int eg_member_page_make(struct eg_daemon *d, struct eg_member *m);
 bool eg_member_page_take(struct eg_daemon *d, struct eg_member *m);
 /* The keeper forgets it, too, if drop. */
 void eg_member_page_close(struct eg_daemon *d, struct eg_member *m, bool drop);
+/* Who sleeps there looks again, after what was changed before. */
+void eg_member_ring(struct eg_daemon *d, const struct eg_member *m);
 /* Says that it is out (EG_MEMBER_OUT, _TAKEN) and wakes who waits there. */
 void eg_member_page_out(struct eg_member *m, uint32_t state);
 /* Of members that nobody knows: they are out. */

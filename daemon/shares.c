@@ -176,10 +176,8 @@ void eg_shares_collect(struct eg_daemon *d, struct eg_group *g) {
 
 /* Those of the group that sleep look again. */
 static void ring(struct eg_daemon *d, const struct eg_group *g) {
-    for (struct eg_member *m = g->members; m != NULL; m = m->next)
-        if (m->client != NULL)
-            m->client->ring = true;
-    eg_clients_ring_marked(d);
+    for (const struct eg_member *m = g->members; m != NULL; m = m->next)
+        eg_member_ring(d, m);
 }
 
 void eg_share_member_gone(struct eg_daemon *d, struct eg_member *m) {

@@ -262,6 +262,7 @@ static uint32_t announce(eagre_consumer_t *c) {
     for (size_t i = 0; i < c->part_count; i++)
         eg_sleep_announce(c->parts[i]->reader.map->waiters, c->bell);
     c->announced = true;
+    eg_group_sleeps(c);
     eg_membarrier();
     return seen;
 }

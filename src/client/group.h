@@ -159,6 +159,13 @@ static inline bool eg_group_has_news(const eagre_consumer_t *c) {
     return g != NULL && g->page != NULL && !g->waiting && eg_group_words_moved(g);
 }
 
+/* On this bell. Before the membarrier that comes before the last look. */
+static inline void eg_group_sleeps(const eagre_consumer_t *c) {
+    const struct membership *g = c->group;
+    if (g != NULL && g->page != NULL)
+        eg_store_relaxed(&g->page->bell, c->bell + 1);
+}
+
 /* We are not stuck. */
 static inline void eg_group_pulse(const eagre_consumer_t *c) {
     struct membership *g = c->group;

@@ -54,7 +54,9 @@ struct eg_member_page {
     _Atomic uint64_t polls;     /* +1, relaxed: at each poll, and each 100 ms at most while it waits in one. The daemon
                                    sees by it that the member is not stuck (max.poll.interval.ms) */
     _Atomic uint64_t commits;   /* +1, release: after the cells of a commit were stored. Daemon: acquire */
-    uint8_t pad1[EG_PAGE - 64 - 16];
+    _Atomic uint32_t bell;      /* 1 + the doorbell that it sleeps on; 0: it never did. Relaxed, before its membarrier and
+                                   its last look at the words above. Daemon: behind a fence, after it changed those */
+    uint8_t pad1[EG_PAGE - 64 - 20];
     /*
      * A commit: the next offset to be read; EG_NO_COMMIT: none yet. The member stores (release), the daemon loads
      * (acquire). Which partition a cell is for was said by GROUP_SYNC, in one generation, and the cell is not used for

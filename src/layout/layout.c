@@ -45,6 +45,7 @@ uint32_t eg_layout_fingerprint(void) {
         sizeof(struct eg_member_page),
         offsetof(struct eg_member_page, stored),
         offsetof(struct eg_member_page, polls),
+        offsetof(struct eg_member_page, bell),
         offsetof(struct eg_member_page, cell),
         offsetof(struct eg_share_cells, start),
         offsetof(struct eg_share_cells, hint),

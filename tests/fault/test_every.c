@@ -90,6 +90,7 @@ static const struct point {
     {"trim.noted", 0, 0, "nothing is trimmed here: unit/daemon/archive"},
     {"recover.cut", 0, 0, "a cold start, after which records may be missing: unit/daemon/recover"},
     /* groups: members, their turns, their commits */
+    {"share.kept", DAEMON, GROUPS, NULL}, /* the first one: it is come to at the beginning only */
     {"member.joined", DAEMON, GROUPS, NULL},
     {"member.out", DAEMON, GROUPS, NULL},
     {"member.removed", DAEMON, GROUPS, NULL},
@@ -99,7 +100,6 @@ static const struct point {
     {"group.freed", DAEMON, GROUPS, NULL},
     {"group.collected", DAEMON, GROUPS, NULL},
     {"group.committed", DAEMON, GROUPS, NULL},
-    {"share.kept", DAEMON, GROUPS, NULL},
     /* src/log/share: of share groups' members */
     {"share.seen", MEMBER, GROUPS, NULL},
     {"share.taken", MEMBER, GROUPS, NULL},

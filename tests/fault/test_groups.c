@@ -24,9 +24,9 @@
 #define SHARE 3 /* this one is of a share group */
 #define RECORDS 2000
 
-static const char *const points[] = {"member.joined",   "member.out",  "member.removed", "group.cleared",
-                                     "group.given",     "group.told",  "group.freed",    "group.collected",
-                                     "group.committed", "share.kept"};
+static const char *const points[] = {
+    "member.joined", "member.out",    "member.removed",  "group.given",     "group.told",
+    "group.freed",   "group.cleared", "group.collected", "group.committed", "share.kept"};
 #define POINTS (sizeof(points) / sizeof(points[0]))
 
 static struct member m[MEMBERS];

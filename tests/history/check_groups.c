@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "history/acked.h"
 #include "history/check.h"
 #include "history/member.h"
 #include "sys/atomic.h"
@@ -22,7 +23,8 @@ struct turn {
     uint64_t who;                /* the same static member, or the same life of a dynamic one */
     uint32_t first, last;        /* generations in which it had it; 0: not known */
     int64_t polled_ns, begun_ns; /* it was given to it between these times */
-    int64_t until_ns;            /* it was still its own then */
+    int64_t
+        until_ns; /* it was still its own then; before begun_ns: it was told so late, perhaps too late */
     int64_t start, committed;
 };
 
@@ -146,7 +148,7 @@ static void settle(struct check *k, int64_t alive_ns, bool all) {
 
 static void close_turn(struct history_groups *g, size_t i, int64_t until_ns) {
     struct turn *t = &g->turns.list[g->open[i]];
-    t->until_ns = until_ns > t->begun_ns ? until_ns : t->begun_ns;
+    t->until_ns = until_ns;
     g->open[i] = g->open[--g->open_count];
 }
 
@@ -339,6 +341,9 @@ static int compare_turns(const void *a, const void *b) {
     return side != 0 ? side : by_time(x->begun_ns, y->begun_ns);
 }
 
+/* Who was stopped before it said that it begins may have been put out by then. */
+static bool is_certain(const struct turn *t) { return t->until_ns > t->begun_ns; }
+
 static void check_turns(struct check *k) {
     const struct history_groups *g = k->groups;
     const struct turn *longest = NULL, *latest = NULL;
@@ -346,19 +351,21 @@ static void check_turns(struct check *k) {
         const struct turn *t = &g->turns.list[i];
         if (i == 0 || by_key(&t->key, &g->turns.list[i - 1].key) != 0)
             longest = latest = NULL;
-        if (longest != NULL && longest->until_ns > t->begun_ns)
+        if (longest != NULL && is_certain(t) && longest->until_ns > t->begun_ns)
             history_broken(k, HISTORY_SHARED_RULE,
                            OF_GROUP "consumer %u had it from %" PRId64 " to %" PRId64
                                     ", and consumer %u from %" PRId64 " on",
                            t->key.group, t->key.topic, t->key.partition, longest->consumer,
                            longest->begun_ns, longest->until_ns, t->consumer, t->begun_ns);
-        if (latest != NULL && t->first != 0 && t->first <= latest->last && t->who != latest->who)
+        /* In the same one; or, if it comes later, not in a later one. */
+        if (latest != NULL && t->first != 0 && t->who != latest->who && t->first <= latest->last &&
+            (is_certain(t) || latest->first <= t->last))
             history_broken(k, HISTORY_GENERATION_RULE,
                            OF_GROUP
                            "consumer %u has it in generation %u, and consumer %u had it in %u",
                            t->key.group, t->key.topic, t->key.partition, t->consumer, t->first,
                            latest->consumer, latest->last);
-        if (longest == NULL || t->until_ns > longest->until_ns)
+        if (is_certain(t) && (longest == NULL || t->until_ns > longest->until_ns))
             longest = t;
         if (latest == NULL || t->last >= latest->last)
             latest = t;
@@ -387,57 +394,14 @@ static void check_generations(struct check *k) {
     }
 }
 
-/* ---- what there is -------------------------------------------------------------------------------------------- */
+/* ---- what there is ---------------------------------------------------------------------------- */
 
-/* Acknowledged records, by partition and offset. */
-static int compare_cells(const void *a, const void *b) {
-    const struct history_cell *x = *(const struct history_cell *const *)a;
-    const struct history_cell *y = *(const struct history_cell *const *)b;
-    if (x->topic != y->topic)
-        return x->topic < y->topic ? -1 : 1;
-    if (x->partition != y->partition)
-        return x->partition < y->partition ? -1 : 1;
-    return by_time(x->offset, y->offset);
+static size_t first_of(const struct history_acked *a, const struct key *key, int64_t from) {
+    return history_acked_first(a, key->topic, key->partition, from);
 }
 
-struct acked {
-    const struct history_cell **list;
-    size_t count;
-};
-
-static struct acked all_acked(const struct check *k) {
-    struct acked a = {malloc((k->table.cell_count + 1) * sizeof(*a.list)), 0};
-    if (a.list == NULL)
-        abort();
-    for (size_t i = 0; i < k->table.cell_count; i++) {
-        const struct history_cell *c = history_cell_number(&k->table, i);
-        if (c->flags & HISTORY_CELL_ACKED)
-            a.list[a.count++] = c;
-    }
-    qsort(a.list, a.count, sizeof(*a.list), compare_cells);
-    return a;
-}
-
-/* The first one of the partition from this offset on, or the first one behind them. */
-static size_t first_of(const struct acked *a, const struct key *key, int64_t from) {
-    size_t low = 0, high = a->count;
-    while (low < high) {
-        size_t middle = low + (high - low) / 2;
-        const struct history_cell *c = a->list[middle];
-        int side = c->topic != key->topic           ? (c->topic < key->topic ? -1 : 1)
-                   : c->partition != key->partition ? (c->partition < key->partition ? -1 : 1)
-                                                    : by_time(c->offset, from);
-        if (side < 0)
-            low = middle + 1;
-        else
-            high = middle;
-    }
-    return low;
-}
-
-static bool is_of(const struct acked *a, size_t i, const struct key *key, int64_t below) {
-    return i < a->count && a->list[i]->topic == key->topic &&
-           a->list[i]->partition == key->partition && a->list[i]->offset < below;
+static bool is_of(const struct history_acked *a, size_t i, const struct key *key, int64_t below) {
+    return history_acked_is(a, i, key->topic, key->partition, below);
 }
 
 /* ---- where they began ---------------------------------------------------------------------------------------------- */
@@ -449,7 +413,7 @@ static int compare_commits(const void *a, const void *b) {
 }
 
 /* A turn begins where the last certain commit before it says, or where one says that was asked for after that. */
-static void check_start(struct check *k, const struct acked *a, const struct turn *t,
+static void check_start(struct check *k, const struct history_acked *a, const struct turn *t,
                         const struct commit *list, size_t count) {
     const struct commit *last = NULL;
     int64_t least = INT64_MAX, most = -1;
@@ -491,12 +455,12 @@ static void find_vain(struct history_groups *g) {
         while (t < end && by_key(&t->key, &c->key) < 0)
             t++;
         for (; t < end && by_key(&t->key, &c->key) == 0 && t->begun_ns < c->before_ns; t++)
-            owner = t;
+            owner = is_certain(t) ? t : owner;
         c->in_vain = !c->certain && owner != NULL && owner->consumer != c->consumer;
     }
 }
 
-static void check_starts(struct check *k, const struct acked *a) {
+static void check_starts(struct check *k, const struct history_acked *a) {
     const struct history_groups *g = k->groups;
     size_t from = 0;
     for (size_t i = 0; i < g->turns.count; i++) {
@@ -526,7 +490,7 @@ static int compare_looks(const void *a, const void *b) {
 }
 
 /* Looks come in the order of time: what was delivered once stays so, so each record is looked at once. */
-static void check_looks(struct check *k, const struct acked *a) {
+static void check_looks(struct check *k, const struct history_acked *a) {
     struct history_groups *g = k->groups;
     size_t at = 0;
     for (size_t i = 0; i < g->looks.count; i++) {
@@ -552,7 +516,7 @@ static bool is_share(const struct history_groups *g, uint32_t group) {
     return false;
 }
 
-static void check_end(struct check *k, const struct acked *a, const struct end *e) {
+static void check_end(struct check *k, const struct history_acked *a, const struct end *e) {
     struct history_groups *g = k->groups;
     bool share = is_share(g, e->key.group);
     for (size_t i = first_of(a, &e->key, 0); is_of(a, i, &e->key, INT64_MAX); i++) {
@@ -566,7 +530,7 @@ static void check_end(struct check *k, const struct acked *a, const struct end *
     }
 }
 
-static void check_ends(struct check *k, const struct acked *a) {
+static void check_ends(struct check *k, const struct history_acked *a) {
     const struct history_groups *g = k->groups;
     for (size_t i = 0; i < g->ends.count; i++)
         check_end(k, a, &g->ends.list[i]);
@@ -594,7 +558,7 @@ void history_groups_check(struct check *k) {
     SORT(g->generations, compare_generations);
     if (g->groups.count == 0)
         return;
-    struct acked a = all_acked(k);
+    struct history_acked a = history_acked_all(&k->table);
     history_shares_check(k);
     check_turns(k);
     check_generations(k);

@@ -251,6 +251,7 @@ static void a_partition_of_two(void **state) {
     join(&y);
     given(&x, 1, 0);
     given(&y, 2, 0);
+    see(&y, 0, 1);
     good(); /* x may have been put out */
     see(&x, 0, 1);
     bad(HISTORY_SHARED_RULE, 1);
@@ -263,6 +264,8 @@ static void a_partition_that_is_given_before_it_was_given_up(void **state) {
     given(&x, 1, 0);
     given(&y, 2, 0);
     taken(&x, 2);
+    good(); /* y was stopped, perhaps, and is put out by now */
+    see(&y, 0, 1);
     bad(HISTORY_SHARED_RULE, 1);
 }
 
@@ -319,6 +322,7 @@ static void a_member_that_begins_where_one_of_the_past_says(void **state) {
     commit(&x, 5, HISTORY_COMMIT_SAFE);
     join(&y);
     given(&y, 2, 5); /* x has been put out, and does not know it */
+    see(&y, 5, 6);
     commit(&x, 7, HISTORY_COMMIT_REFUSED);
     commit(&x, 7, HISTORY_COMMIT_DONE);
     history_polls(&x);

@@ -15,6 +15,7 @@
 #include <sys/epoll.h>
 #include <unistd.h>
 
+#include "client/session.h"
 #include "eagre/admin.h"
 #include "harness_group.h"
 #include "sys/clock.h"
@@ -437,6 +438,30 @@ static bool is_second_generation(void *ctx) {
     return is;
 }
 
+/* The daemon hears it when nobody waits for the answer any more. */
+static void a_subscribe_that_failed_changes_nothing(void **state) {
+    (void)state;
+    eagre_consumer_options_t o = m_options();
+    struct member a = {0}, b = {0};
+    struct member *both[] = {&a, &b};
+    int64_t limit = eg_request_limit_ns;
+    make("two", "2");
+    m_join(&a, &o);
+    wait_for_all(&a);
+    kill(bus->pid, SIGSTOP);
+    eg_request_limit_ns = 50 * EG_NS_PER_MS;
+    REFUSED(eagre_consumer_subscribe(a.c, (const char *const[]){"two"}, 1), EAGRE_E_TIMED_OUT, "group 'g'");
+    eg_request_limit_ns = limit;
+    kill(bus->pid, SIGCONT);
+    m_join(&b, &o);
+    m_settle(both, (size_t[]){2, 2}, 2);
+    assert_int_equal(m_parts(&a) ^ m_parts(&b), 15);
+    m_produce(10);
+    m_take(both, 2, 40);
+    m_close(&b);
+    m_close(&a);
+}
+
 /* The next question is of the same kind: the answer that has come is not its own. */
 static void the_answer_to_an_acknowledgement_is_no_assignment(void **state) {
     (void)state;
@@ -506,6 +531,7 @@ int main(int argc, char **argv) {
         TEST(who_waits_in_poll_is_not_stuck),
         TEST(a_static_member_comes_back_to_its_partitions),
         TEST(two_with_one_instance_id),
+        TEST(a_subscribe_that_failed_changes_nothing),
         TEST(the_answer_to_an_acknowledgement_is_no_assignment),
         TEST(the_descriptor_tells_of_a_rebalance),
     };

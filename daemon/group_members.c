@@ -14,6 +14,7 @@
 #include "sys/faultpoint.h"
 
 #define LOOK_MIN_NS (50 * EG_NS_PER_MS)
+#define REMOVE_NS EG_NS_PER_S           /* when the disk is full */
 #define SUBSCRIBE_NS (30 * EG_NS_PER_S) /* who joined and did not subscribe: its answer was lost */
 
 /* ---- lists ---------------------------------------------------------------------------------------------- */
@@ -228,6 +229,7 @@ static int come_back(struct eg_daemon *d, struct eg_member *m, struct eg_client 
     for (size_t i = 0; rc == EAGRE_OK && i < m->given_count; i++) {
         rc = m->group->type == EG_GROUP_SHARE ? EAGRE_OK : eg_member_cell_clear(m, m->given[i].cell);
         m->given[i].collected = EG_NO_COMMIT;
+        m->given[i].strange = false;
     }
     if (rc != EAGRE_OK) {
         if (m->id != was.id) {
@@ -274,7 +276,6 @@ static int come_back(struct eg_daemon *d, struct eg_member *m, struct eg_client 
     describe(m, j);
     bind_client(m, c);
     m->applied = 0;
-    m->commits = m->writing = m->stored = 0;
     m->unapplied_ns = eg_mono_ns();
     m->generation = m->group->generation;
     m->unsaved = true;
@@ -363,7 +364,18 @@ static int64_t look_at(struct eg_member *m, int64_t now, const char **why) {
     return m->unapplied_ns + limit < next ? m->unapplied_ns + limit : next;
 }
 
-int64_t eg_members_tick(struct eg_daemon *d, int64_t now) {
+/* Those that could not be removed from the store. */
+static int64_t remove_gone(struct eg_daemon *d, int64_t now) {
+    struct eg_groups *all = d->groups;
+    if (all->gone == NULL)
+        return INT64_MAX;
+    if (now < all->remove_ns)
+        return all->remove_ns;
+    all->remove_ns = now + REMOVE_NS;
+    return eg_members_save(d, NULL) == EAGRE_OK ? INT64_MAX : all->remove_ns;
+}
+
+static int64_t look(struct eg_daemon *d, int64_t now) {
     struct eg_groups *all = d->groups;
     bool any = false;
     if (now < all->look_ns)
@@ -387,6 +399,11 @@ int64_t eg_members_tick(struct eg_daemon *d, int64_t now) {
     if (any)
         (void)eg_members_save(d, NULL);
     return all->look_ns;
+}
+
+int64_t eg_members_tick(struct eg_daemon *d, int64_t now) {
+    int64_t next = look(d, now), due = remove_gone(d, now);
+    return due < next ? due : next;
 }
 
 /* Patterns are matched by the clients. */
@@ -416,6 +433,9 @@ static int recover(void *ctx, uint32_t group_uid, struct eg_member *stored) {
     if (m == NULL)
         return eg_error_set(EAGRE_E_NO_MEMORY, "no memory for the members of groups");
     *m = *stored;
+    stored->topics = NULL; /* they are m's, whatever comes of it */
+    stored->given = NULL;
+    stored->topic_count = stored->given_count = 0;
     m->page_fd = -1;
     m->group = g;
     int rc = eg_names_share(all->names, m);
@@ -468,7 +488,9 @@ int eg_members_start(struct eg_daemon *d) {
             any |= lost(d, m, EG_WHY_DIED, "is not there any more");
     }
     all->look_ns = 0;
-    return any ? eg_members_save(d, NULL) : EAGRE_OK;
+    if (any)
+        (void)eg_members_save(d, NULL); /* what fails is tried again: that is not worth a daemon that does not start */
+    return EAGRE_OK;
 }
 
 void eg_members_forget(struct eg_daemon *d) {

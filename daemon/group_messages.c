@@ -103,6 +103,10 @@ int eg_handle_GROUP_SUBSCRIBE(struct eg_daemon *d, struct eg_session *s, struct 
         return rc;
     if ((flags & FIRST_PART) != 0)
         eg_member_forget_coming(d, m);
+    else if (!m->coming_began)
+        return eg_error_set(EAGRE_E_STATE, "group '%s': a subscription without its first part: another daemon was told that",
+                            m->group->name);
+    m->coming_began = true;
     for (size_t i = 0; i < n && rc == EAGRE_OK; i++) {
         eg_dec_str(&names, name, sizeof(name));
         rc = add_name(d, s, m, name, (flags & FROM_PATTERN) != 0);
@@ -124,6 +128,7 @@ struct list {
     size_t topics_at, count_at; /* where the counts stand */
     uint16_t topics, count;
     const struct eg_topic *topic; /* the present one */
+    uint64_t sum;                 /* of all of it */
     bool full;
 };
 
@@ -134,6 +139,7 @@ static void list_end_topic(struct list *l) {
 
 static void list_add(struct list *l, const struct eg_topic *t, uint32_t partition, uint32_t cell) {
     enum { TOPIC = 4 + 2 + EG_TOPIC_NAME_MAX + 2, PARTITION = 4 + 4 + 8 + 1 };
+    l->sum = (l->sum ^ ((uint64_t)t->meta.uid << 32 | partition)) * UINT64_C(1099511628211); /* FNV-1a, a number at a time */
     if (l->full)
         return;
     if (l->skip > 0) {
@@ -164,7 +170,7 @@ static void list_add(struct list *l, const struct eg_topic *t, uint32_t partitio
 
 static void list_given(struct eg_daemon *d, const struct eg_member *m, struct list *l) {
     const struct eg_topic *t = NULL;
-    for (size_t i = 0; i < m->given_count && !l->full; i++) {
+    for (size_t i = 0; i < m->given_count; i++) {
         const struct eg_given *v = &m->given[i];
         if (t == NULL || t->meta.uid != v->topic_uid)
             t = eg_topic_by_uid(d, v->topic_uid); /* NULL: gone just now; a new version will say so */
@@ -174,9 +180,9 @@ static void list_given(struct eg_daemon *d, const struct eg_member *m, struct li
 }
 
 static void list_shared(struct eg_daemon *d, const struct eg_member *m, struct list *l) {
-    for (size_t i = 0; i < m->topic_count && !l->full; i++) {
+    for (size_t i = 0; i < m->topic_count; i++) {
         const struct eg_topic *t = eg_topic_by_name(d, m->topics[i]);
-        for (uint32_t p = 0; t != NULL && p < t->partitions && !l->full; p++)
+        for (uint32_t p = 0; t != NULL && p < t->partitions; p++)
             list_add(l, t, p, 0);
     }
 }
@@ -195,7 +201,8 @@ int eg_handle_GROUP_SYNC(struct eg_daemon *d, struct eg_session *s, struct eg_de
                           m->group->name);
     if (rc != EAGRE_OK)
         return rc;
-    struct list l = {.r = r, .group = m->group, .skip = skip};
+    struct list l = {.r = r, .group = m->group, .skip = skip, .sum = UINT64_C(1469598103934665603)};
+    size_t version_at = r->out->used;
     eg_enc_u32(r->out, m->version);
     eg_enc_u32(r->out, m->generation);
     size_t more_at = r->out->used;
@@ -207,6 +214,16 @@ int eg_handle_GROUP_SYNC(struct eg_daemon *d, struct eg_session *s, struct eg_de
     else
         list_given(d, m, &l);
     list_end_topic(&l);
+    if (skip == 0)
+        m->list_sum = l.sum;
+    if (l.sum != m->list_sum) { /* a topic has gone since the part before: of this list it knows no beginning */
+        r->out->used = version_at;
+        eg_enc_u32(r->out, 0);
+        eg_enc_u32(r->out, m->generation);
+        eg_enc_u8(r->out, 0);
+        eg_enc_u16(r->out, 0);
+        return EAGRE_OK;
+    }
     eg_enc_patch_u8(r->out, more_at, l.full);
     eg_enc_patch_u16(r->out, l.topics_at, l.topics);
     return EAGRE_OK;

@@ -191,15 +191,17 @@ static bool collect_cell(struct eg_daemon *d, struct eg_member *m, struct eg_giv
         return true;
     /* Acquire, though nothing else is read by it. Partner: a commit's release. */
     int64_t value = eg_load_acquire(&m->page->cell[given->cell]);
-    if (value == given->collected)
+    if (value == given->collected && !given->strange)
         return true;
     struct eg_partition *p = eg_topics_partition_by_uid(d, given->topic_uid, given->partition);
     const struct eg_committed *o = eg_offset_find(m->group, given->topic_uid, given->partition);
     if (p == NULL || value == EG_NO_COMMIT || (o != NULL && o->offset == value && o->flags == 0)) {
         given->collected = value;
+        given->strange = false;
         return true;
     }
-    if (value < 0 || value > eg_offsets_log_end(p, value)) {
+    given->strange = value < 0 || value > eg_offsets_log_end(p, value);
+    if (given->strange) {
         report_strange(m, given, value);
     } else {
         if (eg_offset_set(d, m->group, given->topic_uid, given->partition, value, 0, NULL) != EAGRE_OK) {
@@ -214,14 +216,18 @@ static bool collect_cell(struct eg_daemon *d, struct eg_member *m, struct eg_giv
 }
 
 void eg_offsets_collect(struct eg_daemon *d, struct eg_member *m) {
-    bool taken = true, changed = false;
+    bool taken = true, changed = false, strange = false;
     if (m->page == NULL)
         return;
     /* Acquire: the cells of all these commits are seen. Partner: the release of the count, after them. */
     uint64_t commits = eg_load_acquire(&m->page->commits);
-    for (size_t i = 0; i < m->given_count; i++)
+    for (size_t i = 0; i < m->given_count; i++) {
         taken &= collect_cell(d, m, &m->given[i], &changed);
+        strange |= m->given[i].strange;
+    }
     if (taken)
+        m->seen = commits;
+    if (taken && !strange) /* else its page does not say that all of them are stored; GROUP_COMMIT says why */
         m->commits = commits;
     if (changed)
         EG_FAULT("group.collected");
@@ -268,7 +274,7 @@ static int64_t behind(int64_t now, int64_t step) { return (now / step + 1) * ste
 
 static void look_at(struct eg_daemon *d, struct eg_member *m, int64_t now) {
     int64_t interval = (int64_t)m->commit_ms * EG_NS_PER_MS;
-    if (m->page != NULL && eg_load_relaxed(&m->page->commits) != m->commits) {
+    if (m->page != NULL && eg_load_relaxed(&m->page->commits) != m->seen) {
         eg_offsets_collect(d, m);
         eg_offset_writer_settle(d, m);
         m->quiet_looks = 0;

@@ -68,7 +68,7 @@ int eg_member_page_make(struct eg_daemon *d, struct eg_member *m) {
     m->id = ++all->last_member * EG_MEMBERS_MAX + (number - 1);
     m->page = page;
     m->page_fd = fd;
-    m->commits = m->writing = m->stored = 0; /* of a page that it had before: group_offsets.c */
+    m->seen = m->commits = m->writing = m->stored = 0; /* of a page that it had before: group_offsets.c */
     eg_magic_init(&m->page->magic);
     m->page->member = m->id;
     eg_store_relaxed(&m->page->version, m->version);

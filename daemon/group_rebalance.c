@@ -44,12 +44,24 @@ static bool is_eager(enum eg_assignor how) { return how == EG_ASSIGN_RANGE || ho
 
 /* ---- turns ------------------------------------------------------------------------------------------------ */
 
+/* At the end: each has its turn, however often others are back. */
 static void queue(struct eg_daemon *d, struct eg_group *g) {
+    struct eg_groups *all = d->groups;
     if (g->queued)
         return;
     g->queued = true;
-    g->next_queued = d->groups->queue;
-    d->groups->queue = g;
+    g->next_queued = NULL;
+    *(all->queue != NULL ? all->queue_end : &all->queue) = g;
+    all->queue_end = &g->next_queued;
+}
+
+/* at: the link to it. */
+static void unqueue(struct eg_groups *all, struct eg_group **at) {
+    struct eg_group *g = *at;
+    *at = g->next_queued;
+    if (all->queue_end == &g->next_queued)
+        all->queue_end = at;
+    g->queued = false;
 }
 
 void eg_group_turn(struct eg_daemon *d, struct eg_group *g) {
@@ -74,8 +86,7 @@ void eg_rebalance_forget(struct eg_daemon *d, struct eg_group *g) {
     while (*at != NULL && *at != g)
         at = &(*at)->next_queued;
     if (*at == g)
-        *at = g->next_queued;
-    g->queued = false;
+        unqueue(d->groups, at);
 }
 
 void eg_member_tell(struct eg_daemon *d, struct eg_member *m) {
@@ -447,7 +458,7 @@ static bool turn(struct eg_daemon *d, struct eg_group *g, int64_t now) {
 /* Until the slice is over: 0. */
 static int64_t turns(struct eg_daemon *d, int64_t now) {
     struct eg_groups *all = d->groups;
-    int64_t due = INT64_MAX, stop = now + SLICE_NS;
+    int64_t due = INT64_MAX, stop = eg_mono_ns() + SLICE_NS;
     for (struct eg_group **at = &all->queue, *g; (g = *at) != NULL;) {
         int64_t when = g->push ? g->retry_ns : g->due_ns;
         if (when > now) {
@@ -463,10 +474,9 @@ static int64_t turns(struct eg_daemon *d, int64_t now) {
             g->push = true;
             g->retry_ns = now + RETRY_NS;
         }
+        unqueue(all, at);
         if (g->push || g->changed != 0)
-            continue; /* looked at once more for when it is due */
-        g->queued = false;
-        *at = g->next_queued;
+            queue(d, g); /* looked at once more for when it is due */
     }
     return due;
 }

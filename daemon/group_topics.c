@@ -135,6 +135,7 @@ void eg_member_forget_coming(struct eg_daemon *d, struct eg_member *m) {
     eg_names_put_all(d->groups->names, m->coming, m->coming_count);
     m->coming = NULL;
     m->coming_count = 0;
+    m->coming_began = false;
 }
 
 int eg_member_add_coming(struct eg_daemon *d, struct eg_member *m, const char *topic) {
@@ -171,6 +172,7 @@ static int take_coming(struct eg_daemon *d, struct eg_member *m, char ***out, si
     free(m->coming);
     m->coming = NULL;
     m->coming_count = 0;
+    m->coming_began = false;
     *out = list;
     *out_count = count;
     return EAGRE_OK;

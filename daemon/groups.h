@@ -42,6 +42,7 @@ struct eg_given {
     bool leaving;      /* it is told to give it up */
     uint32_t gone;     /* then: the first version without it; 0: not made yet */
     int64_t collected; /* group_offsets.c: what its cell said when it was looked at last */
+    bool strange;      /* ... and the log has no such offset: it is not taken */
 };
 
 struct eg_member {
@@ -66,6 +67,7 @@ struct eg_member {
     size_t topic_count;
     char **coming; /* of a SUBSCRIBE in parts: those before the last part */
     size_t coming_count;
+    bool coming_began;
     bool subscribed; /* ever */
 
     struct eg_member_page *page; /* NULL: away */
@@ -85,13 +87,15 @@ struct eg_member {
     bool freed;         /* ... but what it has given up: those cells still say what was committed */
     bool is_gone;       /* not in its group any more, but still in the store */
     uint64_t share_sum; /* share groups: of the partitions that it was told */
+    uint64_t list_sum;  /* group_messages.c: of the list that it was told the first part of */
 
     uint64_t polls;      /* as seen last */
     int64_t polled_ns;   /* when that changed */
     int64_t unapplied_ns; /* since when it owes us GROUP_SYNC; 0: it does not */
     int64_t away_ns;     /* since when a static member is away; 0: it is here */
 
-    uint64_t commits; /* group_offsets.c, as the next ones: of its page, as collected last */
+    uint64_t seen;    /* group_offsets.c, as the next ones: `commits` of its page, as collected last */
+    uint64_t commits; /* the last ones that were all taken */
     uint64_t writing; /* those that the job under way covers */
     uint64_t stored;  /* those that are in the database, as its page says, too */
     int64_t look_ns;  /* at its page */
@@ -155,10 +159,11 @@ struct eg_groups {
     uint64_t last_member; /* the last id given out, without its low bits, which are the number's */
     uint32_t last_number;
     struct eg_member *gone; /* removed, but the store still has them */
+    int64_t remove_ns;      /* when that is tried again */
     struct eg_members_store *store;
     struct eg_offset_writer *writer; /* group_offsets.c */
     struct eg_names *names;          /* group_topics.c */
-    struct eg_group *queue;          /* group_rebalance.c, as the next one */
+    struct eg_group *queue, **queue_end; /* group_rebalance.c, as the next one; the last one's link */
     int64_t look_ns;                 /* group_members.c: at members that may have stopped polling */
     size_t share_parts;              /* shares.c */
     int64_t shares_ns;               /* shares.c: next look at them */
@@ -182,7 +187,7 @@ int eg_group_delete(struct eg_daemon *d, struct eg_group *g);
 struct eg_group *eg_group_by_uid(struct eg_daemon *d, uint32_t uid); /* NULL: none (any more) */
 /* Where in the list the names behind this one begin. */
 size_t eg_group_place_after(struct eg_daemon *d, const char *name);
-/* topics.c: the topic of that name is new, has more partitions, or is gone. */
+/* topics.c: the topic of that name is new, has more partitions, is open to others, or is gone. */
 void eg_groups_topic_changed(struct eg_daemon *d, const char *name);
 
 /* ---- group_members.c ----------------------------------------------------------------------------------- */

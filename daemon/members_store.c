@@ -159,8 +159,10 @@ static int decode_member(const struct eg_members_store *s, const MDB_val *key, c
     m->pid = eg_dec_u32(&d);
     eg_dec_str(&d, m->instance_id, sizeof(m->instance_id));
     eg_dec_str(&d, m->client_id, sizeof(m->client_id));
-    for (size_t i = 0; i < EG_STRATEGIES_MAX; i++)
+    for (size_t i = 0; i < EG_STRATEGIES_MAX; i++) {
         m->strategy[i] = eg_dec_u8(&d);
+        d.bad |= m->strategy[i] != 0 && eg_assignor_name(m->strategy[i]) == NULL;
+    }
     m->max_poll_ms = eg_dec_u32(&d);
     m->session_ms = eg_dec_u32(&d);
     m->commit_ms = eg_dec_u32(&d);
@@ -221,6 +223,8 @@ static int decode_group(const struct eg_members_store *s, const MDB_val *key, co
     if (value->mv_size != sizeof(*g))
         return damaged(s);
     memcpy(g, value->mv_data, sizeof(*g));
+    if (g->assignor > INT_MAX || (g->assignor != 0 && eg_assignor_name((int)g->assignor) == NULL))
+        return damaged(s);
     return EAGRE_OK;
 }
 

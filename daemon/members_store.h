@@ -26,7 +26,7 @@ struct eg_stored_group {
 };
 int eg_members_store_groups(struct eg_members_store *s, int (*f)(void *ctx, const struct eg_stored_group *g), void *ctx);
 /* m: filled but for next, group, client, page; its topics and given are the callee's to keep (malloc'ed), if it says
- * EAGRE_OK. */
+ * EAGRE_OK or has put NULL there. */
 int eg_members_store_members(struct eg_members_store *s, int (*f)(void *ctx, uint32_t group_uid, struct eg_member *m),
                              void *ctx);
 

@@ -32,7 +32,7 @@ static int find_partition(struct eg_daemon *d, const char *topic, uint32_t numbe
 }
 
 static int check_offset(struct eg_partition *p, int64_t offset) {
-    int64_t end = offset > 0 ? eg_offsets_log_end(p, offset) : 0;
+    int64_t end = eg_offsets_log_end(p, offset);
     if (offset >= 0 && offset <= end)
         return EAGRE_OK;
     return eg_error_set(EAGRE_E_OFFSET_OUT_OF_RANGE,
@@ -97,6 +97,18 @@ static int put_metadata(struct eg_daemon *d, struct eg_member *m, const struct c
     return eg_offset_set(d, m->group, c->topic_uid, c->partition, c->offset, 0, c->metadata);
 }
 
+/* What its cells say that no log has: the others are taken nevertheless. */
+static int refuse_strange(struct eg_daemon *d, const struct eg_member *m) {
+    int rc = EAGRE_OK;
+    for (size_t i = 0; rc == EAGRE_OK && i < m->given_count; i++) {
+        const struct eg_given *v = &m->given[i];
+        struct eg_partition *p = v->strange ? eg_topics_partition_by_uid(d, v->topic_uid, v->partition) : NULL;
+        if (p != NULL)
+            rc = check_offset(p, v->collected);
+    }
+    return rc;
+}
+
 int eg_handle_GROUP_COMMIT(struct eg_daemon *d, struct eg_session *s, struct eg_dec *in, struct eg_reply *r) {
     static struct commit c;
     struct eg_member *m = NULL;
@@ -126,7 +138,7 @@ int eg_handle_GROUP_COMMIT(struct eg_daemon *d, struct eg_session *s, struct eg_
     eg_offset_writer_settle(d, m);
     if (d->groups->writer->dirty)
         eg_offsets_hurry(d);
-    return rc;
+    return rc == EAGRE_OK ? refuse_strange(d, m) : rc;
 }
 
 /* ---- GROUP_COMMITTED, GROUP_PUT ------------------------------------------------------------------------------- */
@@ -206,6 +218,8 @@ static int decode_put(struct eg_daemon *d, struct eg_dec *in, struct put *put) {
     return EAGRE_OK;
 }
 
+/* In the database when it is answered, and by this thread: a sync each time. A tool asks once; a consumer with partitions
+ * by hand and auto-commit asks each auto.commit.interval.ms, all that has moved in one message. */
 int eg_handle_GROUP_PUT(struct eg_daemon *d, struct eg_session *s, struct eg_dec *in, struct eg_reply *r) {
     static struct put put;
     char name[NAME_CAP];

@@ -340,16 +340,19 @@ int eg_topic_alter(struct eg_daemon *d, const struct eg_peer *peer, const char *
         rc = eg_meta_topic_put(d->meta, &meta);
     if (rc != EAGRE_OK)
         return rc;
+    bool other_consumers = strcmp(eg_settings_access(&t->settings, EG_SET_ACCESS_CONSUME)->text,
+                                  eg_settings_access(&to, EG_SET_ACCESS_CONSUME)->text) != 0;
     t->meta = meta;
     t->settings = to;
     charge(d, t, &to);
     EG_FAULT("alter.committed");
     settings_changed(d, t);
     /* A failure here is made up for by the next alter or start: the store says how many there should be. */
-    if (partitions > t->partitions) {
+    bool grows = partitions > t->partitions;
+    if (grows)
         rc = eg_topic_add_partitions(d, t, partitions);
+    if (grows || other_consumers)
         eg_groups_topic_changed(d, name);
-    }
     if (rc == EAGRE_OK)
         eg_log_info("topic '%s' altered by user %u", name, (unsigned)peer->uid);
     return rc;

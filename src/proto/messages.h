@@ -60,13 +60,14 @@
  *                     are not there or may not be consumed are left out), u16 n, n x str topic
  *   GROUP_SYNC > u64 member, u32 applied, u32 skip           "I have given up everything that version `applied`
  *                    (0: none yet) does not have"; and what is mine now, from the skip-th partition on
- *            < u32 version, u32 generation, u8 more, u16 t, t x (u32 topic uid, str topic, u16 n,
+ *            < u32 version (0: what was told with less to skip does not hold any more), u32 generation, u8 more, u16 t, t x (u32 topic uid, str topic, u16 n,
  *              n x (u32 partition, u32 cell, i64 committed (-1: none), u8 flags (EG_OFFSET_*)))
  *   GROUP_LEAVE > u64 member, u8 how (0: leave; 1: a static member that will be back)
  *   GROUP_COMMIT > u64 member, u64 commits, u16 n, n x (u32 topic uid, u32 partition, i64 offset, str metadata)
  *                    store what the member's cells say; these have metadata: each belongs to the offset that its
  *                    cell says, too (one that says another offset is of a later commit). The page's `stored` reaches
- *                    `commits` when it is in the database
+ *                    `commits` when it is in the database. EAGRE_E_OFFSET_OUT_OF_RANGE: a cell says an offset beyond the
+ *                    log's end: `stored` stays behind until it does not any more
  *   GROUP_COMMITTED > str group, u16 n, n x (str topic, u32 partition)
  *            < u16 n, n x (i64 offset (-1: none), i64 time ms, u8 flags, str metadata)
  *   GROUP_PUT > str group, u8 type (if it is made by this), u16 n, n x (str topic, u32 partition, i64 offset (-1: forget

@@ -14,12 +14,14 @@
 
 #include <cmocka.h>
 
+#include <errno.h>
 #include <ftw.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -27,6 +29,7 @@
 #include "disk_io.h"
 #include "graves.h"
 #include "group_target.h"
+#include "handlers.h"
 #include "members_store.h"
 #include "offset_writer.h"
 #include "partition.h"
@@ -49,10 +52,11 @@
 
 /* ---- a clock that the test turns, a disk that does not take its time, a keeper in this process --------------- */
 
-static int64_t clock_ns = 1000 * EG_NS_PER_S;
+static int64_t clock_ns = 1000 * EG_NS_PER_S, clock_step_ns; /* that each look at it takes */
 
 __attribute__((visibility("default"))) int clock_gettime(clockid_t id, struct timespec *out) {
     if (id == CLOCK_MONOTONIC || id == CLOCK_REALTIME || id == CLOCK_REALTIME_COARSE) {
+        clock_ns += id == CLOCK_MONOTONIC ? clock_step_ns : 0;
         int64_t ns = clock_ns + (id == CLOCK_MONOTONIC ? 0 : 1700000000 * EG_NS_PER_S);
         *out = (struct timespec){.tv_sec = ns / EG_NS_PER_S, .tv_nsec = ns % EG_NS_PER_S};
         return 0;
@@ -63,6 +67,22 @@ __attribute__((visibility("default"))) int clock_gettime(clockid_t id, struct ti
 __attribute__((visibility("default"))) int fdatasync(int fd) {
     (void)fd;
     return 0;
+}
+
+static bool disk_is_full;
+
+__attribute__((visibility("default"))) ssize_t pwrite(int fd, const void *data, size_t n, off_t at) {
+    if (!disk_is_full)
+        return syscall(SYS_pwrite64, fd, data, n, at);
+    errno = ENOSPC;
+    return -1;
+}
+
+__attribute__((visibility("default"))) ssize_t writev(int fd, const struct iovec *v, int n) { /* LMDB's, of pages */
+    if (!disk_is_full)
+        return syscall(SYS_writev, fd, v, (long)n);
+    errno = ENOSPC;
+    return -1;
 }
 
 static struct kept {
@@ -770,6 +790,10 @@ static int teardown(void **state) {
     munmap(w.d.clients->table, sizeof(*w.d.clients->table));
     close(w.d.clients->table_fd);
     free(w.d.clients);
+    for (struct eg_account *a; (a = w.d.accounts) != NULL;) {
+        w.d.accounts = a->next;
+        free(a);
+    }
     free(w.d.topics->list);
     free(w.d.topics->by_uid);
     free(w.d.topics);
@@ -846,8 +870,181 @@ static void who_was_told_that_it_is_out_is_out(void **state) {
     assert_true(b->count > 0);
 }
 
+/* Members died with the daemon before, and the next one finds no room to note that: it goes on, and does so later. */
+static void starts_on_a_full_disk(void **state) {
+    struct handle *a = &w.h[0], *b = &w.h[1];
+    (void)state;
+    come(a, 0);
+    come(b, 1);
+    settle();
+    eg_store_relaxed(&a->client.entry->state, EG_CLIENT_DEAD);
+    lose(a);
+    a->alive = false;
+    disk_is_full = true;
+    restart();
+    tick(EG_NS_PER_S / 10);
+    assert_non_null(w.d.groups->gone);
+    disk_is_full = false;
+    for (int i = 0; i < 12; i++)
+        tick(EG_NS_PER_S / 10);
+    check(); /* among others: nobody is to be removed still */
+    settle();
+    restart();
+    assert_int_equal(w.d.groups->member_count, 1);
+    settle();
+}
+
+/* One that changes all the time does not take its turn from another one. */
+static void each_group_has_its_turn(void **state) {
+    (void)state;
+    come(&w.h[0], 0);
+    come(&w.h[1], 1);
+    clock_step_ns = EG_NS_PER_MS * 9 / 10; /* one turn is a slice */
+    for (int i = 0; i < 20; i++) {
+        tick(100 * EG_NS_PER_MS);
+        eg_group_change(&w.d, group_of(&w.h[1]), EG_WHY_SUBSCRIBED);
+    }
+    clock_step_ns = 0;
+    assert_int_not_equal(eg_load_acquire(&w.h[0].page->version), 0);
+    assert_int_not_equal(eg_load_acquire(&w.h[1].page->version), 0);
+    settle();
+}
+
+/* ---- messages ----------------------------------------------------------------------------------------------------- */
+
+static uint8_t request[4096], answer[EG_MSG_MAX];
+static struct eg_enc req;
+
+/* cap: of the answer, which *reply is. */
+static int ask(const struct handle *h, eg_handler *handler, size_t cap, struct eg_dec *reply) {
+    struct eg_session s = {.client = (struct eg_client *)&h->client, .uid = geteuid(), .fd = -1};
+    struct eg_msg_header header;
+    struct eg_enc out;
+    struct eg_reply r = {.out = &out};
+    struct eg_dec in;
+    assert_int_equal(eg_dec_begin(&in, request, req.used, &header), 0);
+    eg_enc_begin(&out, answer, cap, 0, 0, 0);
+    int rc = handler(&w.d, &s, &in, &r);
+    assert_false(out.overflow);
+    *reply = (struct eg_dec){.data = answer + sizeof(header), .left = out.used - sizeof(header)};
+    return rc;
+}
+
+static int subscribe_part(struct handle *h, uint8_t flags, const char *topic) {
+    struct eg_dec reply;
+    eg_enc_begin(&req, request, sizeof(request), EG_MSG_GROUP_SUBSCRIBE, 1, 0);
+    eg_enc_u64(&req, h->id);
+    eg_enc_u8(&req, flags);
+    eg_enc_u16(&req, 1);
+    eg_enc_str(&req, topic);
+    return ask(h, eg_handle_GROUP_SUBSCRIBE, sizeof(answer), &reply);
+}
+
+/* A daemon that was told the first parts is not there any more: the next one does not take the last part for all. */
+static void half_a_subscription_is_none(void **state) {
+    struct handle *h = &w.h[0];
+    enum { FIRST = 1, LAST = 2, PATTERN = 4 };
+    (void)state;
+    come(h, 0);
+    assert_int_equal(subscribe_part(h, FIRST, "a"), 0);
+    restart();
+    assert_int_equal(subscribe_part(h, LAST, "b"), EAGRE_E_STATE);
+    assert_int_equal(subscribe_part(h, FIRST, "a"), 0);
+    assert_int_equal(subscribe_part(h, LAST, "b"), 0);
+    assert_true(eg_member_subscribes(find(h), "a") && eg_member_subscribes(find(h), "b"));
+    assert_int_equal(subscribe_part(h, LAST, "c"), EAGRE_E_STATE); /* that one was at its end */
+    assert_int_equal(subscribe_part(h, FIRST, "not there"), EAGRE_E_INVALID);
+    assert_int_equal(subscribe_part(h, LAST, "c"), EAGRE_E_STATE);
+    assert_int_equal(subscribe_part(h, FIRST | PATTERN, "gone"), 0); /* nothing is coming, but it has begun */
+    assert_int_equal(subscribe_part(h, LAST | PATTERN, "c"), 0);
+    assert_int_equal(find(h)->topic_count, 1);
+    settle();
+}
+
+/* So many partitions are told, with `skip` not; *version. *more: ask again. */
+static uint32_t list_part(struct handle *h, uint32_t skip, uint32_t *version, bool *more) {
+    char name[EG_TOPIC_NAME_MAX + 1];
+    uint32_t count = 0;
+    struct eg_dec reply;
+    eg_enc_begin(&req, request, sizeof(request), EG_MSG_GROUP_SYNC, 1, 0);
+    eg_enc_u64(&req, h->id);
+    eg_enc_u32(&req, h->version);
+    eg_enc_u32(&req, skip);
+    assert_int_equal(ask(h, eg_handle_GROUP_SYNC, 400, &reply), 0);
+    *version = eg_dec_u32(&reply);
+    (void)eg_dec_u32(&reply);
+    *more = eg_dec_u8(&reply) != 0;
+    for (uint16_t t = eg_dec_u16(&reply); t > 0; t--) {
+        (void)eg_dec_u32(&reply);
+        eg_dec_str(&reply, name, sizeof(name));
+        for (uint16_t n = eg_dec_u16(&reply); n > 0; n--, count++) {
+            (void)eg_dec_u64(&reply);
+            (void)eg_dec_i64(&reply);
+            (void)eg_dec_u8(&reply);
+        }
+    }
+    assert_true(eg_dec_end(&reply));
+    return count;
+}
+
+/* A topic goes between two parts of a list: no partition is left out for that. */
+static void a_list_in_parts_is_one(void **state) {
+    struct eg_peer us = {.uid = geteuid(), .sock = -1};
+    struct handle *h = &w.h[0];
+    uint32_t version, version_now, count, all = 0;
+    char first[EG_TOPIC_NAME_MAX + 1];
+    bool more;
+    (void)state;
+    come(h, 0);
+    struct eg_member *m = find(h);
+    for (size_t i = 0; i < TOPICS; i++)
+        assert_int_equal(eg_member_add_coming(&w.d, m, topic_names[i]), 0);
+    assert_int_equal(eg_member_subscribe(&w.d, m, false), 0);
+    settle();
+    count = list_part(h, 0, &version, &more);
+    assert_true(count > 0 && more && version == m->version);
+    snprintf(first, sizeof(first), "%s", eg_topic_name(eg_topic_by_uid(&w.d, m->given[0].topic_uid)));
+    set_ends(false);
+    assert_int_equal(eg_topic_delete(&w.d, &us, first), 0);
+    set_ends(true);
+    assert_int_equal(list_part(h, count, &version_now, &more), 0); /* from the front */
+    assert_true(version_now != version && !more);
+    count = 0;
+    do
+        count += list_part(h, count, &version_now, &more);
+    while (more);
+    assert_int_equal(version_now, version);
+    for (size_t i = 0; i < m->given_count; i++)
+        all += eg_topic_by_uid(&w.d, m->given[i].topic_uid) != NULL;
+    assert_int_equal(count, all);
+    settle();
+}
+
+/* Who has a pattern looks again when a topic is open to others. */
+static void access_is_told(void **state) {
+    struct eg_peer us = {.uid = geteuid(), .sock = -1};
+    struct eg_change change = {"access.consume", "user:4711"};
+    struct handle *h = &w.h[0];
+    (void)state;
+    come(h, 0);
+    assert_int_equal(subscribe_part(h, 7, "a"), 0);
+    uint32_t topics = eg_load_acquire(&h->page->topics);
+    set_ends(false);
+    assert_int_equal(eg_topic_alter(&w.d, &us, "b", &change, 1), 0);
+    assert_int_equal(eg_load_acquire(&h->page->topics), topics + 1);
+    assert_int_equal(eg_topic_alter(&w.d, &us, "b", &change, 1), 0); /* nothing new */
+    set_ends(true);
+    assert_int_equal(eg_load_acquire(&h->page->topics), topics + 1);
+    settle();
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(starts_on_a_full_disk, setup, teardown),
+        cmocka_unit_test_setup_teardown(each_group_has_its_turn, setup, teardown),
+        cmocka_unit_test_setup_teardown(half_a_subscription_is_none, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_list_in_parts_is_one, setup, teardown),
+        cmocka_unit_test_setup_teardown(access_is_told, setup, teardown),
         cmocka_unit_test_setup_teardown(without_its_list_nobody_is_a_member, setup, teardown),
         cmocka_unit_test_setup_teardown(a_commit_outlives_its_cell, setup, teardown),
         cmocka_unit_test_setup_teardown(who_was_told_that_it_is_out_is_out, setup, teardown),

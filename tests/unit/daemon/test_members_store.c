@@ -299,7 +299,7 @@ static void makes_anew_what_is_damaged(void **state) {
     char path[400], page[4096];
     size_t files;
     memset(page, 0xa5, sizeof(page));
-    for (int how = 0; how < 5; how++) {
+    for (int how = 0; how < 7; how++) {
         put_one(p);
         eg_members_store_close(p->s);
         p->s = NULL;
@@ -315,11 +315,14 @@ static void makes_anew_what_is_damaged(void **state) {
         else if (how == 3)
             assert_int_equal(ftruncate(fd, 0), 0);
         close(fd);
-        if (how == 4) { /* a member with a number that there is not */
+        if (how >= 4) { /* a member with a number that there is not, one with such an assignor, such a group */
             struct eg_group g = group(3);
-            struct eg_member m = {.group = &g, .id = 2, .number = EG_MEMBERS_MAX + 1};
+            struct eg_member m = {.group = &g, .id = 2, .number = how == 4 ? EG_MEMBERS_MAX + 1 : 2};
+            m.strategy[1] = how == 5 ? EG_ASSIGN_NUMA + 1 : 0;
+            g.assignor = how == 6 ? (enum eg_assignor)(EG_ASSIGN_NUMA + 1) : EG_ASSIGN_RANGE;
             open_store(p);
             assert_int_equal(eg_members_store_begin(p->s), 0);
+            assert_int_equal(eg_members_store_put_group(p->s, &g), 0);
             assert_int_equal(eg_members_store_put_member(p->s, &m), 0);
             assert_int_equal(eg_members_store_commit(p->s), 0);
             eg_members_store_close(p->s);

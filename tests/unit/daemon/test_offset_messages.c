@@ -124,6 +124,43 @@ static void commits_for_members(void **state) {
     }
 }
 
+static int send_commit(void) {
+    begin_commit(m.id, 0);
+    return send_all(eg_handle_GROUP_COMMIT);
+}
+
+static void assert_refused(const char *offset) {
+    const char *const says[] = {"topic 't' partition 0", offset, "ends at 100"};
+    assert_int_equal(send_commit(), EAGRE_E_OFFSET_OUT_OF_RANGE);
+    for (size_t i = 0; i < sizeof(says) / sizeof(says[0]); i++)
+        if (strstr(eg_error_text(), says[i]) == NULL)
+            fail_msg("'%s' is not in: %s", says[i], eg_error_text());
+}
+
+/* A cell that says what the log does not have is not taken silently, whoever looks at it first. */
+static void refuses_a_cell_beyond_the_log(void **state) {
+    (void)state;
+    commit(5);
+    assert_int_equal(send_commit(), 0);
+    write_all();
+    assert_int_equal(page->stored, 1);
+    commit(5000);
+    assert_refused("5000");
+    assert_refused("5000");
+    commit(-7);
+    write_all(); /* it was looked at before somebody asks */
+    assert_refused("-7");
+    assert_int_equal(committed(0), 5);
+    assert_int_equal(page->stored, 1);
+    commit(101);
+    assert_refused("101");
+    assert_int_equal(produce(), 0);
+    assert_int_equal(send_commit(), 0); /* there is such a one now */
+    assert_int_equal(committed(0), 101);
+    write_all();
+    assert_int_equal(page->stored, page->commits);
+}
+
 /* ---- GROUP_PUT, GROUP_COMMITTED --------------------------------------------------------------------------------- */
 
 static void begin_put(const char *group, uint16_t n) {
@@ -387,6 +424,7 @@ static void survives_any_bytes(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         TEST(commits_for_members),
+        TEST(refuses_a_cell_beyond_the_log),
         TEST(puts_for_who_may),
         TEST(tells_what_is_committed),
         TEST(lists_what_is_committed_or_held),

@@ -207,7 +207,7 @@ static bool is_busy(const struct membership *g) {
     return g->waiting || g->page == NULL || g->coming > 0 || g->moved || g->in_callback;
 }
 
-int eg_group_turn(eagre_consumer_t *c) {
+int eg_membership_turn(eagre_consumer_t *c) {
     struct membership *g = c->group;
     if (g->in_callback)
         return eg_error_set(EAGRE_E_STATE, "group '%s': no poll within a rebalance callback", g->id);

@@ -127,7 +127,7 @@ struct membership {
 int eg_group_open(eagre_consumer_t *c);
 void eg_group_close(eagre_consumer_t *c);
 /* The slow half of eg_group_poll. */
-int eg_group_turn(eagre_consumer_t *c) __attribute__((cold));
+int eg_membership_turn(eagre_consumer_t *c) __attribute__((cold));
 /* How long poll may sleep for its group's sake. */
 int64_t eg_group_nap(const eagre_consumer_t *c);
 /* Nothing is read because there is no daemon to be a member with. */
@@ -216,14 +216,14 @@ int64_t eg_given_retry_ns(const struct membership *g);
 static inline int eg_group_poll(eagre_consumer_t *c) {
     struct membership *g = c->group;
     if (__builtin_expect(g->page == NULL, 0))
-        return eg_group_turn(c);
+        return eg_membership_turn(c);
     eg_store_relaxed(&g->page->polls, ++g->polls); /* relaxed: it only has to move. Reader: the daemon's evictions */
     struct assigned *a = c->last;
     if (g->auto_commit && a != NULL && a->reader.offset != a->committed) {
         eg_commit_cell(a, a->reader.offset);
         eg_commit_count(g);
     }
-    return __builtin_expect(!g->busy && !eg_group_words_moved(g), 1) ? EAGRE_OK : eg_group_turn(c);
+    return __builtin_expect(!g->busy && !eg_group_words_moved(g), 1) ? EAGRE_OK : eg_membership_turn(c);
 }
 
 #endif

@@ -21,7 +21,7 @@ struct call {
     struct eg_log_dir dir;
     struct eg_logfile_id id; /* MAKE, GROW, INDEX: which segment */
     int fd;                  /* MAKE: out, GROW: in */
-    uint64_t from, to;       /* GROW; MAKE: allocated is `to` */
+    uint64_t from, to;       /* GROW; MAKE: what is kept of one that is there, then allocated is `to` */
     struct eg_logindex_header header;
     struct eg_logindex_entry *entries;
     size_t count;
@@ -45,7 +45,7 @@ static int do_call(void *arg) {
             c->status = eg_log_dir_prepare(&c->dir, &c->error);
         EG_FAULT("file.created");
         if (c->status == EAGRE_OK && c->what == MAKE)
-            c->status = eg_log_dir_name(&c->dir, &c->id, &c->fd, &c->to, &c->error);
+            c->status = eg_log_dir_name(&c->dir, &c->id, c->from, &c->fd, &c->to, &c->error);
         EG_FAULT("file.renamed");
     }
     if (c->status != EAGRE_OK)
@@ -123,6 +123,7 @@ bool eg_archive_file_make(struct eg_archive *a, const struct eg_archive_file *f)
     if (c == NULL)
         return false;
     c->id = f->id;
+    c->from = f->written.pos;
     submit(c);
     return true;
 }

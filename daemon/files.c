@@ -322,17 +322,30 @@ static int check_same(const char *path, int fd, const struct eg_logfile_id *id) 
     return rc == EAGRE_OK ? rc : eg_error_add(rc, "%s", path);
 }
 
-int eg_log_dir_name(const struct eg_log_dir *dir, const struct eg_logfile_id *id, int *fd_out, uint64_t *allocated,
-                    int *error) {
+/* One that a predecessor made and that is gone on with at byte `keep`: what it wrote behind goes, and that is synced. */
+static int take_up(const char *path, int fd, const struct eg_logfile_id *id, uint64_t keep) {
+    struct stat st;
+    int rc = check_same(path, fd, id);
+    if (rc == EAGRE_OK && fstat(fd, &st) != 0)
+        rc = failed(path, "ask for its size");
+    if (rc == EAGRE_OK && (uint64_t)st.st_size < keep)
+        rc = eg_error_set(EAGRE_E_CORRUPT, "%s: it has %lld bytes, but %" PRIu64 " were on disk", path, (long long)st.st_size, keep);
+    /* Synced in any case: whoever made it may have been cut off here. */
+    if (rc == EAGRE_OK && (ftruncate(fd, (off_t)keep) != 0 || fsync(fd) != 0))
+        rc = failed(path, "cut it to what was on disk");
+    return rc;
+}
+
+int eg_log_dir_name(const struct eg_log_dir *dir, const struct eg_logfile_id *id, uint64_t keep, int *fd_out,
+                    uint64_t *allocated, int *error) {
     struct path spare, name;
     struct stat st;
     uint8_t page[EG_PAGE];
     int rc = EAGRE_OK;
     errno = 0;
     int fd = open(segment_path(dir, id->seq, ".log", &name), O_RDWR | O_CLOEXEC | O_NOFOLLOW);
-    bool there = fd >= 0;
-    if (there) {
-        rc = check_same(name.text, fd, id);
+    if (fd >= 0) {
+        rc = take_up(name.text, fd, id, keep);
     } else if (errno == ENOENT) {
         eg_logfile_header_make(page, id);
         fd = open(spare_path(dir, &spare), O_RDWR | O_CLOEXEC | O_NOFOLLOW);
@@ -343,8 +356,6 @@ int eg_log_dir_name(const struct eg_log_dir *dir, const struct eg_logfile_id *id
     }
     if (rc == EAGRE_OK && fstat(fd, &st) != 0)
         rc = failed(name.text, "ask for its size");
-    if (rc == EAGRE_OK && there && fsync(fd) != 0) /* whoever made it may have been cut off here */
-        rc = failed(name.text, "sync it");
     int e = errno;
     if (rc == EAGRE_OK) {
         rc = sync_directory(dir->path);

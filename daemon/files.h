@@ -64,10 +64,11 @@ int eg_log_dir_list(const struct eg_log_dir *dir, struct eg_file_table *out);
 struct eg_logfile_id;
 int eg_log_dir_prepare(const struct eg_log_dir *dir, int *error);
 /* Blocks. id->seq's file, open for writing: spare.log gets its header, is synced, renamed, and the directory synced: a file
- * of that name has a good header. One that is there already is gone on with: EAGRE_E_CORRUPT: if it is another's.
- * *allocated: bytes with disk space behind them. */
-int eg_log_dir_name(const struct eg_log_dir *dir, const struct eg_logfile_id *id, int *fd_out, uint64_t *allocated,
-                    int *error);
+ * of that name has a good header. One that is there already is gone on with, from byte `keep` on, which is cut off for good
+ * first: frames that a predecessor wrote there and did not flush would, after a power cut, be evidence of flushes that never
+ * were (logfile.h). EAGRE_E_CORRUPT: it is another's, or shorter than that. *allocated: bytes with disk space behind them. */
+int eg_log_dir_name(const struct eg_log_dir *dir, const struct eg_logfile_id *id, uint64_t keep, int *fd_out,
+                    uint64_t *allocated, int *error);
 /* Blocks. Disk space behind bytes from .. to of the file, too. Errors as above. */
 int eg_log_dir_grow(const struct eg_log_dir *dir, int fd, uint64_t from, uint64_t to, int *error);
 /* Blocks shortly. For readers. */

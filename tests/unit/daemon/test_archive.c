@@ -1,6 +1,7 @@
 /* The archiver, on a partition that is driven step by step: what it says to be durable is in the files, whatever the disk does. */
 #include "one_partition.h"
 
+#include <fcntl.h>
 #include <sys/stat.h>
 
 #include "archive.h"
@@ -471,6 +472,56 @@ static void a_successor_goes_on_anywhere(void **state) {
     }
 }
 
+static void first_file(int flags, int *fd) {
+    char path[EG_FILES_PATH + 64];
+    snprintf(path, sizeof(path), "%s/%020d.log", eg_archive_dir(x.p)->path, 0);
+    *fd = open(path, flags);
+    assert_true(*fd >= 0);
+}
+
+/* What it wrote and did not flush is gone before its successor writes: it could be taken for damage after a power cut. */
+static void a_successor_leaves_nothing_unsynced_behind(void **state) {
+    static uint8_t data[SEGMENT];
+    struct eg_logfile_scan scan;
+    struct eg_logfile_id id;
+    struct eg_logfile l;
+    int fd;
+    (void)state;
+    make_disk_topic("flush.ms", "86400000");
+    produce_n(5);
+    want_all();
+    settle();
+    assert_int_equal(durable(), 5);
+    uint64_t pos = EG_SEGMENT_DATA + 5 * eg_frame_length(PAYLOAD, 64);
+    assert_int_equal(x.p->archive->cur->synced.pos, pos);
+    produce_n(20); /* as if it had written these, under the number of the next flush */
+    uint32_t n = eg_slot_buffer(eg_load_relaxed(&x.p->status->slot[0]));
+    first_file(O_RDWR, &fd);
+    l = x.p->archive->cur->log;
+    for (uint32_t i = 5; i < 25; i++) {
+        struct eg_logfile_frame out;
+        uint64_t at = EG_SEGMENT_DATA + i * eg_frame_length(PAYLOAD, 64);
+        struct eg_frame *f = eg_frame_at(x.p->buffers[n].base, at);
+        assert_int_equal(eg_logfile_frame_write(&l, data, f, eg_load_relaxed(&f->word), at, i, 2, &out), EAGRE_OK);
+        assert_int_equal(pwrite(fd, data, out.length, (off_t)at), out.length);
+    }
+    succeed();
+    settle(); /* it takes the file up; nothing is due to be written yet */
+    assert_true(x.p->archive->cur->fd >= 0);
+    assert_int_equal(x.p->archive->cur->written.pos, pos);
+    assert_int_equal(pread(fd, data, sizeof(data), 0), sizeof(data));
+    assert_int_equal(eg_logfile_header_check(data, sizeof(data), NULL, &id, NULL), EAGRE_OK);
+    eg_logfile_init(&l, &id, data, sizeof(data));
+    eg_logfile_scan(&l, EG_SEGMENT_DATA, 0, 0, pos, &scan);
+    assert_int_equal(scan.verdict, EG_FILE_CLEAN);
+    assert_int_equal(scan.records, 5);
+    close(fd);
+    want_all();
+    settle();
+    assert_int_equal(durable(), 25);
+    check_files(25);
+}
+
 /* All of a segment is durable, its slot is on the way to its next life, and the next segment is not begun. */
 static void a_successor_behind_a_whole_segment(void **state) {
     (void)state;
@@ -716,6 +767,7 @@ int main(void) {
         DISK(an_unused_partition_makes_no_file),
         DISK(an_open_claim_is_in_the_way),
         DISK(a_successor_goes_on_anywhere),
+        DISK(a_successor_leaves_nothing_unsynced_behind),
         DISK(a_successor_behind_a_whole_segment),
         DISK(a_successor_between_two_notes),
         DISK(a_destroyed_partition_keeps_no_turn),

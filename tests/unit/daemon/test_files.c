@@ -65,7 +65,7 @@ static int make(uint64_t seq, int64_t base, int *fd) {
     if (rc == EAGRE_OK)
         rc = eg_log_dir_prepare(&dir, &error);
     if (rc == EAGRE_OK)
-        rc = eg_log_dir_name(&dir, &id, fd, &allocated, &error);
+        rc = eg_log_dir_name(&dir, &id, EG_PAGE, fd, &allocated, &error);
     return rc;
 }
 
@@ -129,17 +129,20 @@ static void making_goes_on_where_it_was_cut_off(void **state) {
     assert_int_equal(eg_log_dir_prepare(&dir, &error), EAGRE_OK); /* there is one */
     put("spare.log", "too short");
     assert_int_equal(eg_log_dir_prepare(&dir, &error), EAGRE_OK);
-    assert_int_equal(eg_log_dir_name(&dir, &id, &fd, &allocated, &error), EAGRE_OK);
+    assert_int_equal(eg_log_dir_name(&dir, &id, EG_PAGE, &fd, &allocated, &error), EAGRE_OK);
     assert_int_equal(allocated, EG_LOG_STEP);
-    assert_int_equal(pwrite(fd, "x", 1, 5000), 1);
+    assert_int_equal(pwrite(fd, "xy", 2, 5000), 2);
     close(fd);
-    assert_int_equal(eg_log_dir_name(&dir, &id, &fd, &allocated, &error), EAGRE_OK); /* named: gone on with */
-    char byte = 0;
-    assert_int_equal(pread(fd, &byte, 1, 5000), 1);
-    assert_int_equal(byte, 'x');
+    assert_int_equal(eg_log_dir_name(&dir, &id, 5001, &fd, &allocated, &error), EAGRE_OK); /* named: gone on with */
+    assert_int_equal(allocated, 5001);
+    assert_int_equal(eg_log_dir_grow(&dir, fd, allocated, EG_LOG_STEP, &error), EAGRE_OK);
+    char byte[2] = {1, 1};
+    assert_int_equal(pread(fd, byte, 2, 5000), 2);
+    assert_memory_equal(byte, "x", 2); /* and what nobody said to be durable is gone */
     close(fd);
+    assert_int_equal(eg_log_dir_name(&dir, &id, EG_LOG_STEP + 1, &fd, &allocated, &error), EAGRE_E_CORRUPT);
     id.seq = 1;
-    assert_int_equal(eg_log_dir_name(&dir, &id, &fd, &allocated, &error), EAGRE_E_IO); /* no spare one */
+    assert_int_equal(eg_log_dir_name(&dir, &id, EG_PAGE, &fd, &allocated, &error), EAGRE_E_IO); /* no spare one */
     assert_int_equal(error, ENOENT);
     assert_int_equal(eg_log_dir_list(&dir, &t), EAGRE_OK);
     assert_int_equal(t.count, 1);
@@ -152,18 +155,18 @@ static void anothers_file_is_not_written_to(void **state) {
     int fd, error;
     (void)state;
     make_files(1);
-    assert_int_equal(eg_log_dir_name(&dir, &id, &fd, &allocated, &error), EAGRE_E_CORRUPT); /* base 0 */
+    assert_int_equal(eg_log_dir_name(&dir, &id, EG_PAGE, &fd, &allocated, &error), EAGRE_E_CORRUPT); /* base 0 */
     assert_int_equal(error, EIO);
     id = id_of(0, 0);
     id.partition_uid = 22;
-    assert_int_equal(eg_log_dir_name(&dir, &id, &fd, &allocated, &error), EAGRE_E_CORRUPT);
+    assert_int_equal(eg_log_dir_name(&dir, &id, EG_PAGE, &fd, &allocated, &error), EAGRE_E_CORRUPT);
     assert_non_null(strstr(eg_error_text(), "00000000000000000000.log"));
     put("00000000000000000001.log", "");
     id = id_of(1, 100);
-    assert_int_equal(eg_log_dir_name(&dir, &id, &fd, &allocated, &error), EAGRE_E_CORRUPT);
+    assert_int_equal(eg_log_dir_name(&dir, &id, EG_PAGE, &fd, &allocated, &error), EAGRE_E_CORRUPT);
     assert_int_equal(symlink("/etc/passwd", in_dir("00000000000000000002.log")), 0);
     id = id_of(2, 200);
-    assert_int_equal(eg_log_dir_name(&dir, &id, &fd, &allocated, &error), EAGRE_E_IO);
+    assert_int_equal(eg_log_dir_name(&dir, &id, EG_PAGE, &fd, &allocated, &error), EAGRE_E_IO);
 }
 
 static void junk_is_left_alone(void **state) {

@@ -22,6 +22,10 @@
 #define AHEAD_MAX (UINT64_C(8) << 20)    /* disk space ahead of what is written: half of what it has, at most this */
 #define PUSH (UINT64_C(4) << 20)         /* written and not even on its way to the medium: then it is sent there */
 
+#define GATHER_MAX_NS (2 * EG_NS_PER_MS)
+#define GATHER_STEP_NS 20000
+#define GATHER_MISSES 32u                /* flushes */
+
 static struct eg_log_limit trouble_limit;
 
 static int64_t setting(const struct eg_archive *a, enum eg_setting which) {
@@ -30,13 +34,13 @@ static int64_t setting(const struct eg_archive *a, enum eg_setting which) {
 
 /* ---- state ------------------------------------------------------------------------------------------- */
 
-static void tell_some(struct eg_partition_status *s, uint32_t bits) {
+static uint32_t tell_some(struct eg_partition_status *s, uint32_t bits) {
     /* Release: who sees the count sees what it is about. Partner: the acquire of who waits. */
     atomic_fetch_add_explicit(&s->durable, 1, memory_order_release);
-    eg_futex_wake_bits(&s->durable, bits);
+    return eg_futex_wake_bits(&s->durable, bits);
 }
 
-static void tell(struct eg_partition_status *s) { tell_some(s, UINT32_MAX); }
+static void tell(struct eg_partition_status *s) { (void)tell_some(s, UINT32_MAX); }
 
 void eg_archive_set_state(struct eg_archive *a, enum eg_disk_state state) {
     if (a->p == NULL || eg_archive_state_is(a, state))
@@ -108,7 +112,7 @@ static void publish(struct eg_archive *a, const struct eg_archive_file *f, struc
         return;
     /* Release, then the count. Partner: producers and consumers that want it durable. */
     eg_store_release(&s->durable_end, (uint64_t)end);
-    tell_some(s, eg_durable_bits(before, end));
+    a->gather.woken += tell_some(s, eg_durable_bits(before, end));
     eg_wake_collect(a->p->waiters, ring_bells, a->d);
 }
 
@@ -237,8 +241,12 @@ static void sync_done(struct eg_daemon *d, struct eg_io_job *job) {
         f->synced = f->covered;
         f->pushed = f->pushed > f->synced.pos ? f->pushed : f->synced.pos & ~(uint64_t)(EG_PAGE - 1);
         f->dirty_ns = f->copied.pos > f->synced.pos ? f->sync_ns : 0;
-        if (a->p != NULL)
+        a->gather.until_ns = f->sync_mono_ns + took + (took < GATHER_MAX_NS ? took : GATHER_MAX_NS);
+        if (a->p != NULL) {
+            a->gather.woken = 0;
+            a->gather.others = a->cur != NULL ? a->cur->copied.index - a->cur->synced.index : 0;
             publish_all(a);
+        }
     }
     eg_archive_job_ended(a);
 }
@@ -397,6 +405,30 @@ static bool is_awaited(const struct eg_archive *a, const struct eg_archive_file 
     return a->wanted > (int64_t)eg_load_relaxed(&a->p->status->durable_end) || f->sealed || a->finishing;
 }
 
+/*
+ * Group commit. Who was woken by the last flush is likely to come back with the next record, at once: if that had begun
+ * before, it would serve only half of them, and the other half by turns. So wait for as many records as were
+ * waited for then; no longer than a flush takes, and not at all for a while if they did not come.
+ */
+static bool gathers(struct eg_archive *a, const struct eg_archive_file *f, int64_t now, int64_t *due) {
+    uint32_t there = f->copied.index - f->synced.index;
+    if (a->gather.woken > 0) {
+        a->gather.together = a->gather.misses == 0 ? a->gather.woken + a->gather.others : 0;
+        a->gather.misses -= a->gather.misses > 0;
+        a->gather.woken = 0;
+    }
+    if (there >= a->gather.together || f->sealed || a->finishing)
+        return false;
+    if (now >= a->gather.until_ns) {
+        if (there < a->gather.together / 2)
+            a->gather.misses = GATHER_MISSES;
+        a->gather.together = 0;
+        return false;
+    }
+    *due = now + GATHER_STEP_NS;
+    return true;
+}
+
 /* Flush, though nobody waits? *due: else when. */
 static bool is_due(const struct eg_archive *a, const struct eg_archive_file *f, int64_t now, int64_t *due) {
     if (f->copied.pos - f->synced.pos >= (uint64_t)setting(a, EG_SET_FLUSH_BYTES))
@@ -451,7 +483,8 @@ int64_t eg_archive_work(struct eg_daemon *d, struct eg_partition *p, int64_t now
         return p->topic->client_count > 0 ? idle : INT64_MAX;
     if (f->fd < 0 && !a->calling && !eg_archive_file_make(a, f))
         return now + EG_ARCHIVE_RETRY_NS;
-    if (!f->writing && !f->syncing) /* else they may wait for the end of that */
+    /* Else they may wait for the end of that; or nobody needs to ring, for we look again very soon. */
+    if (!f->writing && !f->syncing && !a->gather.under_way)
         take_wish(a);
     bool more = copy(a, f);
     if (eg_partition_failed(p))
@@ -468,6 +501,9 @@ int64_t eg_archive_work(struct eg_daemon *d, struct eg_partition *p, int64_t now
         return more && !a->fill.whole ? 0 : idle;
 
     bool awaited = dirty && is_awaited(a, f);
+    a->gather.under_way = awaited && gathers(a, f, now, &due);
+    if (a->gather.under_way)
+        return due;
     bool timely = dirty && !awaited && is_due(a, f, now, &due);
     if (!timely)
         eg_archive_turn_drop(a);

@@ -56,6 +56,14 @@ struct eg_archive {
     uint32_t start_flush;
     struct eg_staging fill;
     int64_t wanted; /* somebody waits for it to be durable up to here */
+    struct {
+        bool under_way;
+        uint32_t woken;    /* by the last flush: they may be back soon */
+        uint32_t others;   /* records that were there for the next one by then, at least */
+        uint32_t together; /* records that are expected before the next one begins */
+        uint32_t misses;   /* flushes that will not wait for any: the last time nobody came */
+        int64_t until_ns;  /* not longer than this */
+    } gather;
     uint32_t jobs; /* under way, their done() comes */
     bool calling;  /* a CALL about its files is */
     bool has_spare;

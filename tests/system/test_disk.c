@@ -442,6 +442,87 @@ static void who_read_what_is_lost_is_told(void **state) {
         OK(eagre_consumer_poll(c, r, 200, EG_TEST_LIMIT_MS, &n));
 }
 
+/* One bit of this record's value, in whichever file it is. */
+static void damage(size_t number) {
+    char path[300], value[600];
+    static char bytes[128 << 10];
+    size_t length = eg_value_make(number, value, sizeof(value));
+    for (int seq = 0; seq < 100; seq++) {
+        snprintf(path, sizeof(path), "%s/log/t1/0/%020d.log", b->data, seq);
+        FILE *f = fopen(path, "r+e");
+        if (f == NULL)
+            continue;
+        size_t n = fread(bytes, 1, sizeof(bytes), f);
+        char *at = memmem(bytes, n, value, length);
+        if (at != NULL) {
+            assert_int_equal(fseek(f, at - bytes, SEEK_SET), 0);
+            fputc(*at ^ 1, f);
+        }
+        assert_int_equal(fclose(f), 0);
+        if (at != NULL)
+            return;
+    }
+    fail_msg("record %zu is in no file", number);
+}
+
+/* From its position on up to this record, with no gap; then damage, and the offset that the error names. */
+static int64_t read_up_to_damage(int64_t from, int64_t damaged) {
+    static eagre_record_t r[64];
+    size_t n = 1;
+    int rc;
+    OK(eagre_consumer_seek(c, "t", 0, from));
+    while ((rc = eagre_consumer_poll(c, r, 64, EG_TEST_LIMIT_MS, &n)) == EAGRE_OK && n > 0)
+        for (size_t i = 0; i < n; i++, from++) {
+            assert_int_equal(r[i].offset, from);
+            if (from + 1 == (int64_t)ledger.count)
+                return -1;
+        }
+    assert_int_equal(from, damaged);
+    assert_int_equal(rc, EAGRE_E_CORRUPT);
+    const char *text = strstr(eagre_error_detail(), "good record is at offset ");
+    assert_non_null(text);
+    return atoll(text + strlen("good record is at offset "));
+}
+
+/* In a whole file and in the last one: readers are told, and where the good records go on they can go on. */
+static void readers_go_on_behind_damage(void **state) {
+    char offset[32], text[80];
+    struct eg_run run;
+    (void)state;
+    start_with(IO, EAGRE_ACKS_DISK, NULL);
+    put(500, true);
+    eg_disk_close();
+    assert_int_equal(eg_bus_stop(b), 0);
+    damage(100);
+    damage(499 - 10);
+    eg_bus_start(b, IO, NULL);
+    char *log = eg_bus_log(b);
+    snprintf(text, sizeof(text), "can go on at offset %d", 490);
+    if (strstr(log, text) == NULL)
+        fail_msg("the log does not say '%s':\n%s", text, log);
+    free(log);
+    OK(eagre_open(b->socket, &e));
+    open_consumer(EAGRE_ISOLATION_PUBLISHED);
+    assert_int_equal(read_up_to_damage(0, 100), 101);
+    assert_int_equal(read_up_to_damage(100, 100), 101);
+    assert_int_equal(read_up_to_damage(101, 489), 490);
+    assert_int_equal(read_up_to_damage(490, 500), -1);
+    assert_int_equal(read_up_to_damage(300, 489), 490);
+    /* And the command line. */
+    EG_RUN(&run, b, NULL, "eagre", "consume", "t", "-o", "90", "-e", "-f", "%o\n");
+    assert_int_equal(run.status, 1);
+    assert_string_equal(run.out, "90\n91\n92\n93\n94\n95\n96\n97\n98\n99\n");
+    const char *at = strstr(run.err, "good record is at offset ");
+    assert_non_null(at);
+    snprintf(offset, sizeof(offset), "%lld", atoll(at + strlen("good record is at offset ")));
+    assert_string_equal(offset, "101");
+    eg_run_free(&run);
+    EG_RUN(&run, b, NULL, "eagre", "consume", "t", "-o", offset, "-c", "3", "-f", "%o\n");
+    assert_int_equal(run.status, 0);
+    assert_string_equal(run.out, "101\n102\n103\n");
+    eg_run_free(&run);
+}
+
 int main(void) {
 #define EACH(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
     const struct CMUnitTest tests[] = {
@@ -457,6 +538,7 @@ int main(void) {
         EACH(trimmed_is_gone_for_good),
         EACH(retention_takes_whole_files),
         EACH(who_read_what_is_lost_is_told),
+        EACH(readers_go_on_behind_damage),
     };
     return cmocka_run_group_tests_name("system/disk", tests, NULL, NULL);
 }

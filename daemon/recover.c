@@ -200,23 +200,46 @@ static uint64_t mark_of(const struct job *j, const struct eg_log_file *f) {
     return f->seq == j->noted.seq && j->noted.pos > EG_SEGMENT_DATA ? j->noted.pos : EG_SEGMENT_DATA;
 }
 
-/* The last file: where does its good part end? It is removed if nothing good was ever in it. */
+/* Nothing but zeros. */
+static bool is_blank(const struct loaded *x) {
+    return x->bytes == 0 || (x->data[0] == 0 && memcmp(x->data, x->data + 1, x->bytes - 1) == 0);
+}
+
+/*
+ * The last file: where does its good part end? It is removed if nothing good was ever in it: made, and its first records
+ * never came to disk.
+ *
+ * What else can a crash leave of a file that is being made? .making and spare.log, which nobody looks at; and under its
+ * name a file whose header was synced before (eg_log_dir_name()), so a bad one is damage: it is kept and told, also if no
+ * frame in it is good, for frames are all that could be checked. But for one that is empty or all zeros where nothing was
+ * known to be on disk: it keeps nothing from anybody, and a file system that lost the order of sync and rename leaves such.
+ */
 static int check_last(struct job *j, bool *dropped) {
     struct eg_file_table *t = &j->result.files;
     struct eg_log_file *f = eg_files_at(t, t->count - 1);
     uint64_t mark = mark_of(j, f);
     struct eg_logfile_scan s;
     struct loaded x;
-    int rc = f->damaged ? place_damaged(j, t->count - 1) : EAGRE_OK;
-    if (rc == EAGRE_OK)
-        rc = load(j, f, true, &x);
+    int rc = load(j, f, true, &x);
     if (rc != EAGRE_OK)
         return rc;
+    bool blank = f->damaged && mark <= EG_SEGMENT_DATA && is_blank(&x);
+    if (f->damaged && !blank)
+        rc = place_damaged(j, t->count - 1);
+    if (rc != EAGRE_OK) {
+        unload(&x);
+        return rc;
+    }
     eg_logfile_scan(&x.l, EG_SEGMENT_DATA, 0, 0, mark, &s);
-    report(j, f, &s);
+    if (!f->damaged)
+        report(j, f, &s);
     f->end = f->base + (int64_t)end_index(&s);
-    if (s.verdict != EG_FILE_DAMAGED && s.good_pos <= EG_SEGMENT_DATA && mark <= EG_SEGMENT_DATA &&
-        (s.behind_records == 0 || !f->damaged)) { /* cut to nothing and killed: the next one would remove it */
+    if (f->damaged && mark > EG_SEGMENT_DATA && f->end == f->base)
+        f->end++; /* at least one record was on disk: who reads on is told */
+    if (blank || (!f->damaged && s.verdict != EG_FILE_DAMAGED && s.good_pos <= EG_SEGMENT_DATA &&
+                  mark <= EG_SEGMENT_DATA)) { /* if it was cut to nothing and then killed: the next one would remove it */
+        if (blank)
+            eg_log_warning("topic '%s' partition %u: %s is empty: removed", j->topic, j->dir.partition, x.path);
         *dropped = true;
         rc = eg_log_dir_unlink(&j->dir, f->seq, f->seq);
         t->count -= rc == EAGRE_OK;

@@ -53,7 +53,7 @@ void eg_archive_set_state(struct eg_archive *a, enum eg_disk_state state) {
 }
 
 void eg_staging_free(struct eg_staging *s) {
-    free(s->data);
+    free((void *)((uintptr_t)s->data & ~(uintptr_t)(EG_PAGE - 1))); /* as staging_begin() got it */
     *s = (struct eg_staging){0};
 }
 
@@ -300,10 +300,14 @@ static size_t staging_bytes(const struct eg_archive *a) {
 static bool staging_begin(struct eg_archive *a, const struct eg_archive_file *f, uint64_t bytes) {
     struct eg_staging *s = &a->fill;
     size_t cap = (bytes > staging_bytes(a) ? bytes : staging_bytes(a)) + sizeof(uint64_t); /* and the end word */
+    /* In memory it lies at the same place of a page as in the file: where they differ, some processors (AMD's Zen, in rep
+     * movsb) copy to the page cache at a fifth of the speed. */
+    uint64_t in_page = f->copied.pos & (EG_PAGE - 1);
     eg_staging_free(s);
-    s->data = malloc(cap);
-    if (s->data == NULL)
+    uint8_t *pages = aligned_alloc(EG_PAGE, eg_align_up(in_page + cap, EG_PAGE));
+    if (pages == NULL)
         return false;
+    s->data = pages + in_page;
     s->cap = cap;
     s->at = f->copied.pos;
     return true;
@@ -417,7 +421,7 @@ static bool gathers(struct eg_archive *a, const struct eg_archive_file *f, int64
         a->gather.misses -= a->gather.misses > 0;
         a->gather.woken = 0;
     }
-    if (there >= a->gather.together || f->sealed || a->finishing)
+    if (there >= a->gather.together || f->sealed || a->finishing || a->fill.used >= SLICE)
         return false;
     if (now >= a->gather.until_ns) {
         if (there < a->gather.together / 2)
@@ -501,13 +505,15 @@ int64_t eg_archive_work(struct eg_daemon *d, struct eg_partition *p, int64_t now
         return more && !a->fill.whole ? 0 : idle;
 
     bool awaited = dirty && is_awaited(a, f);
+    /* Who waits for what is far ahead is not served by a flush of each write on the way there. */
+    bool behind = (more || a->fill.whole) && f->copied.pos - f->synced.pos < (uint64_t)setting(a, EG_SET_FLUSH_BYTES);
     a->gather.under_way = awaited && gathers(a, f, now, &due);
     if (a->gather.under_way)
         return due;
     bool timely = dirty && !awaited && is_due(a, f, now, &due);
     if (!timely)
         eg_archive_turn_drop(a);
-    if (awaited || (timely && eg_archive_turn_take(a)))
+    if ((awaited && !behind) || (timely && eg_archive_turn_take(a)))
         submit(a, f, true, now);
     else if (a->fill.used > 0 && (a->fill.whole || a->fill.used >= SLICE || a->fill.used >= a->fill.cap / 2))
         submit(a, f, false, now);

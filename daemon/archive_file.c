@@ -164,6 +164,10 @@ void eg_archive_file_index(struct eg_archive *a, struct eg_archive_file *f) {
 /* ---- what is written now ----------------------------------------------------------------------------------- */
 
 struct eg_archive_file *eg_archive_file_begin(struct eg_archive *a) {
+    /* Its place in the table of whole files, and that of `prev`: a file that could not be put there when it is whole would be
+     * missing to readers. So it is not begun, and producers wait when the ring is full. */
+    if (eg_files_reserve(&a->files, 2) != EAGRE_OK)
+        return NULL;
     struct eg_archive_file *f = calloc(1, sizeof(*f));
     if (f == NULL)
         return NULL;

@@ -22,22 +22,28 @@ void eg_files_free(struct eg_file_table *t) {
     *t = (struct eg_file_table){0};
 }
 
-int eg_files_add(struct eg_file_table *t, const struct eg_log_file *f) {
-    if (t->first + t->count == t->cap) {
+int eg_files_reserve(struct eg_file_table *t, size_t n) {
+    while (t->cap - t->first - t->count < n) {
         if (t->first > t->cap / 2) { /* those in front have gone */
             memmove(t->list, t->list + t->first, t->count * sizeof(*t->list));
             t->first = 0;
-        } else {
-            size_t cap = t->cap > 0 ? t->cap * 2 : 16;
-            struct eg_log_file *list = realloc(t->list, cap * sizeof(*list));
-            if (list == NULL)
-                return eg_error_set(EAGRE_E_NO_MEMORY, "no memory for the list of %zu log files", t->count + 1);
-            t->list = list;
-            t->cap = cap;
+            continue;
         }
+        size_t cap = t->cap > 0 ? t->cap * 2 : 16;
+        struct eg_log_file *list = realloc(t->list, cap * sizeof(*list));
+        if (list == NULL)
+            return eg_error_set(EAGRE_E_NO_MEMORY, "no memory for the list of %zu log files", t->count + n);
+        t->list = list;
+        t->cap = cap;
     }
-    t->list[t->first + t->count++] = *f;
     return EAGRE_OK;
+}
+
+int eg_files_add(struct eg_file_table *t, const struct eg_log_file *f) {
+    int rc = eg_files_reserve(t, 1);
+    if (rc == EAGRE_OK)
+        t->list[t->first + t->count++] = *f;
+    return rc;
 }
 
 void eg_files_drop_first(struct eg_file_table *t) {

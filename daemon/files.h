@@ -40,6 +40,8 @@ struct eg_file_table {
 };
 
 void eg_files_free(struct eg_file_table *t);
+/* Room for n more: so many calls of eg_files_add will not fail. */
+int eg_files_reserve(struct eg_file_table *t, size_t n);
 int eg_files_add(struct eg_file_table *t, const struct eg_log_file *f); /* behind the last */
 void eg_files_drop_first(struct eg_file_table *t);
 struct eg_log_file *eg_files_at(const struct eg_file_table *t, size_t i); /* NULL: no such */

@@ -229,6 +229,22 @@ static void whole_segments_become_files(void **state) {
     assert_int_equal(eg_archive_base(x.p), 10 * PER);
 }
 
+/* A file that is begun has its place in the table, and so has the one before it: being whole asks for no memory. */
+static void a_file_is_begun_with_its_place_in_the_table(void **state) {
+    (void)state;
+    make_disk_topic(NULL, NULL);
+    for (int i = 0; i < PER * 40; i++) {
+        while (produce() != EAGRE_OK)
+            settle();
+        work_once();
+        const struct eg_file_table *t = eg_archive_files(x.p);
+        size_t wanted = (x.p->archive->cur != NULL) + (x.p->archive->prev != NULL);
+        assert_true(t->cap - t->first - t->count >= wanted);
+    }
+    settle();
+    check_files(0);
+}
+
 static void what_is_not_on_disk_stays_in_the_ring(void **state) {
     (void)state;
     make_disk_topic(NULL, NULL);
@@ -756,6 +772,7 @@ int main(void) {
         DISK(who_waits_is_not_made_to_wait),
         DISK(flushes_that_nobody_waits_for_take_turns),
         DISK(whole_segments_become_files),
+        DISK(a_file_is_begun_with_its_place_in_the_table),
         DISK(what_is_not_on_disk_stays_in_the_ring),
         DISK(a_write_that_fails),
         DISK(a_flush_that_fails),

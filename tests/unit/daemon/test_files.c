@@ -234,6 +234,27 @@ static void the_table_finds_offsets_and_seqs(void **state) {
     eg_files_free(&t);
 }
 
+/* What was reserved is there, whatever goes in front in between: no memory is asked for. */
+static void reserved_room_is_there(void **state) {
+    struct eg_file_table t = {0};
+    (void)state;
+    for (uint64_t round = 0; round < 300; round++) {
+        assert_int_equal(eg_files_reserve(&t, 2), EAGRE_OK);
+        const struct eg_log_file *list = t.list;
+        size_t cap = t.cap;
+        for (uint64_t k = 0; k < 2; k++) {
+            struct eg_log_file f = {.seq = round * 2 + k, .base = 1};
+            if (round % 5 != 0 && t.count > 0)
+                eg_files_drop_first(&t);
+            assert_true(t.first + t.count < t.cap);
+            assert_int_equal(eg_files_add(&t, &f), EAGRE_OK);
+            assert_ptr_equal(eg_files_by_seq(&t, f.seq), eg_files_at(&t, t.count - 1));
+        }
+        assert_true(t.list == list && t.cap == cap);
+    }
+    eg_files_free(&t);
+}
+
 static void the_reserve_is_not_touched(void **state) {
     int fd, error = 0;
     (void)state;
@@ -364,6 +385,7 @@ int main(void) {
         FILES(junk_is_left_alone),
         FILES(bad_headers_are_damaged_files),
         FILES(the_table_finds_offsets_and_seqs),
+        FILES(reserved_room_is_there),
         FILES(the_reserve_is_not_touched),
         FILES(a_full_disk_is_told),
         FILES(files_go_with_their_indexes),

@@ -590,9 +590,12 @@ void eg_archive_begin(struct eg_partition *p) {
     }
     a->seq = a->start.seq;
     /* What is not whole is no file for readers yet. The last whole one ends where this one begins. */
-    while (a->files.count > 0 && eg_files_at(&a->files, a->files.count - 1)->seq >= a->seq)
+    struct eg_log_file *last;
+    while ((last = eg_files_last(&a->files)) != NULL && last->seq >= a->seq) {
+        if (last->seq == p->active)
+            eg_retention_began(p, last->created_ns);
         a->files.count--;
-    struct eg_log_file *last = a->files.count > 0 ? eg_files_at(&a->files, a->files.count - 1) : NULL;
+    }
     if (last != NULL && (last->end < 0 || last->damaged)) {
         if (!last->damaged && last->seq == noted && !whole)
             last->end = last->base + (int64_t)eg_hint_index(at);

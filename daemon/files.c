@@ -203,8 +203,10 @@ static int read_header(const struct eg_log_dir *dir, struct eg_log_file *f) {
     if (fd >= 0)
         close(fd);
     f->damaged = n < 0 || eg_logfile_header_check(page, (uint64_t)n, &expected, &id, NULL) != EAGRE_OK;
-    if (!f->damaged)
+    if (!f->damaged) {
         f->base = id.base;
+        f->created_ns = id.created_ns;
+    }
     return EAGRE_OK;
 }
 

@@ -30,6 +30,7 @@ struct eg_log_file {
     int64_t end;         /* one behind its last offset; -1: not known (the last one, before it is scanned) */
     uint64_t bytes;      /* that it takes on disk */
     int64_t written_ns;  /* realtime: its last modification */
+    int64_t created_ns;  /* realtime: when it got its first record; 0: not known */
     bool damaged;        /* its header is bad: no record of it can be read */
 };
 
@@ -45,6 +46,9 @@ int eg_files_reserve(struct eg_file_table *t, size_t n);
 int eg_files_add(struct eg_file_table *t, const struct eg_log_file *f); /* behind the last */
 void eg_files_drop_first(struct eg_file_table *t);
 struct eg_log_file *eg_files_at(const struct eg_file_table *t, size_t i); /* NULL: no such */
+static inline struct eg_log_file *eg_files_last(const struct eg_file_table *t) {
+    return t->count > 0 ? &t->list[t->first + t->count - 1] : NULL;
+}
 /* The first whose end lies behind offset; count: none. */
 size_t eg_files_behind(const struct eg_file_table *t, int64_t offset);
 /* The first one of this segment or a later one; NULL: none. */

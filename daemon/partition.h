@@ -33,7 +33,7 @@ struct eg_partition {
     struct eg_topic *topic;
     struct eg_archive *archive; /* archive.h; NULL: storage=memory */
     bool removing;              /* retention.c, as the next ones */
-    int64_t began_ns;           /* when began_seq, the active one, was first seen to hold something; 0: it does not */
+    int64_t began_ns;           /* when began_seq, the active one, got its first record; 0: not known to have one */
     uint64_t began_seq;
     uint64_t noted_seq, noted_at;
     uint32_t number;

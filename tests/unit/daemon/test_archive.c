@@ -743,6 +743,45 @@ static void what_is_too_old_goes_and_the_active_segment_too(void **state) {
     assert_int_equal(log_start(), x.produced);
 }
 
+/* segment.ms is the age of its first record, whichever daemon saw that. */
+static void a_segments_age_is_that_of_its_file(void **state) {
+    static _Alignas(8) uint8_t page[EG_PAGE];
+    struct eg_logfile_id id;
+    int fd;
+    (void)state;
+    make_disk_topic("segment.ms", "3600000");
+    produce_n(3);
+    want_all();
+    settle();
+    look_at_retention();
+    assert_int_equal(x.p->began_seq, 0);
+    assert_true(x.p->began_ns > 0);
+    x.p->began_ns = 0; /* as a successor finds it */
+    x.p->began_seq = 0;
+    succeed();
+    settle();
+    look_at_retention();
+    assert_int_equal(x.p->active, 0); /* young */
+    first_file(O_RDWR, &fd);
+    assert_int_equal(pread(fd, page, sizeof(page), 0), sizeof(page));
+    assert_int_equal(eg_logfile_header_check(page, sizeof(page), NULL, &id, NULL), EAGRE_OK);
+    id.created_ns -= 3580 * EG_NS_PER_S;
+    eg_logfile_header_make(page, &id);
+    assert_int_equal(pwrite(fd, page, sizeof(page), 0), sizeof(page));
+    close(fd);
+    x.p->began_ns = 0;
+    x.p->tail = EG_SEGMENT_DATA; /* not looked at yet: no reason to forget */
+    succeed();
+    now += 2 * EG_NS_PER_S;
+    eg_retention_service.tick(&x.d, now);
+    assert_int_equal(x.p->tail, EG_SEGMENT_DATA);
+    look_at_retention();
+    assert_int_equal(x.p->active, 0);
+    for (int i = 0; i < 12; i++)
+        look_at_retention(); /* 2 s each: it is 3600 s old then */
+    assert_int_equal(x.p->active, 1);
+}
+
 /* The end of the last one is known after its scan only, or when the ring is there. */
 static void a_file_whose_end_is_not_known_stays(void **state) {
     (void)state;
@@ -796,6 +835,7 @@ int main(void) {
         DISK(a_trim_is_noted_before_it_is_answered),
         DISK(the_oldest_files_go_when_there_are_too_many_bytes),
         DISK(what_is_too_old_goes_and_the_active_segment_too),
+        DISK(a_segments_age_is_that_of_its_file),
         DISK(a_file_whose_end_is_not_known_stays),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

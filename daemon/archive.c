@@ -18,13 +18,9 @@
 #define STAGING_MAX (UINT32_C(4) << 20) /* a write and the wake-ups around it take their time: few of them */
 #define STAGING_MIN (UINT32_C(64) << 10)
 #define STAGING_ALL (UINT32_C(64) << 20) /* of all partitions, twice (one is filled while one is written) */
-#define SLICE (UINT32_C(256) << 10)      /* copied in one call */
 #define AHEAD_MAX (UINT64_C(8) << 20)    /* disk space ahead of what is written: half of what it has, at most this */
 #define PUSH (UINT64_C(4) << 20)         /* written and not even on its way to the medium: then it is sent there */
 
-#define GATHER_MAX_NS (2 * EG_NS_PER_MS)
-#define GATHER_STEP_NS 20000
-#define GATHER_MISSES 32u                /* flushes */
 
 static struct eg_log_limit trouble_limit;
 
@@ -241,10 +237,8 @@ static void sync_done(struct eg_daemon *d, struct eg_io_job *job) {
         f->synced = f->covered;
         f->pushed = f->pushed > f->synced.pos ? f->pushed : f->synced.pos & ~(uint64_t)(EG_PAGE - 1);
         f->dirty_ns = f->copied.pos > f->synced.pos ? f->sync_ns : 0;
-        a->gather.until_ns = f->sync_mono_ns + took + (took < GATHER_MAX_NS ? took : GATHER_MAX_NS);
         if (a->p != NULL) {
-            a->gather.woken = 0;
-            a->gather.others = a->cur != NULL ? a->cur->copied.index - a->cur->synced.index : 0;
+            eg_archive_gather_begin(a, took);
             publish_all(a);
         }
     }
@@ -313,10 +307,10 @@ static bool staging_begin(struct eg_archive *a, const struct eg_archive_file *f,
     return true;
 }
 
-/* Up to SLICE bytes from the ring. True: there is more at once. */
+/* Up to EG_ARCHIVE_SLICE bytes from the ring. True: there is more at once. */
 static bool copy(struct eg_archive *a, struct eg_archive_file *f) {
     struct eg_partition *p = a->p;
-    uint64_t capacity = eg_partition_capacity(p), budget = SLICE;
+    uint64_t capacity = eg_partition_capacity(p), budget = EG_ARCHIVE_SLICE;
     uint32_t n = eg_slot_buffer(eg_load_relaxed(&p->status->slot[f->seq % eg_partition_slots(p)]));
     uint32_t align = f->id.align;
     while (!f->sealed) {
@@ -409,30 +403,6 @@ static bool is_awaited(const struct eg_archive *a, const struct eg_archive_file 
     return a->wanted > (int64_t)eg_load_relaxed(&a->p->status->durable_end) || f->sealed || a->finishing;
 }
 
-/*
- * Group commit. Who was woken by the last flush is likely to come back with the next record, at once: if that had begun
- * before, it would serve only half of them, and the other half by turns. So wait for as many records as were
- * waited for then; no longer than a flush takes, and not at all for a while if they did not come.
- */
-static bool gathers(struct eg_archive *a, const struct eg_archive_file *f, int64_t now, int64_t *due) {
-    uint32_t there = f->copied.index - f->synced.index;
-    if (a->gather.woken > 0) {
-        a->gather.together = a->gather.misses == 0 ? a->gather.woken + a->gather.others : 0;
-        a->gather.misses -= a->gather.misses > 0;
-        a->gather.woken = 0;
-    }
-    if (there >= a->gather.together || f->sealed || a->finishing || a->fill.used >= SLICE)
-        return false;
-    if (now >= a->gather.until_ns) {
-        if (there < a->gather.together / 2)
-            a->gather.misses = GATHER_MISSES;
-        a->gather.together = 0;
-        return false;
-    }
-    *due = now + GATHER_STEP_NS;
-    return true;
-}
-
 /* Flush, though nobody waits? *due: else when. */
 static bool is_due(const struct eg_archive *a, const struct eg_archive_file *f, int64_t now, int64_t *due) {
     if (f->copied.pos - f->synced.pos >= (uint64_t)setting(a, EG_SET_FLUSH_BYTES))
@@ -507,7 +477,7 @@ int64_t eg_archive_work(struct eg_daemon *d, struct eg_partition *p, int64_t now
     bool awaited = dirty && is_awaited(a, f);
     /* Who waits for what is far ahead is not served by a flush of each write on the way there. */
     bool behind = (more || a->fill.whole) && f->copied.pos - f->synced.pos < (uint64_t)setting(a, EG_SET_FLUSH_BYTES);
-    a->gather.under_way = awaited && gathers(a, f, now, &due);
+    a->gather.under_way = awaited && eg_archive_gathers(a, f, now, &due);
     if (a->gather.under_way)
         return due;
     bool timely = dirty && !awaited && is_due(a, f, now, &due);
@@ -515,7 +485,7 @@ int64_t eg_archive_work(struct eg_daemon *d, struct eg_partition *p, int64_t now
         eg_archive_turn_drop(a);
     if ((awaited && !behind) || (timely && eg_archive_turn_take(a)))
         submit(a, f, true, now);
-    else if (a->fill.used > 0 && (a->fill.whole || a->fill.used >= SLICE || a->fill.used >= a->fill.cap / 2))
+    else if (a->fill.used > 0 && (a->fill.whole || a->fill.used >= EG_ARCHIVE_SLICE || a->fill.used >= a->fill.cap / 2))
         submit(a, f, false, now);
     if (!a->has_spare && !a->calling && !a->finishing && now >= a->spare_retry_ns && f->copied.pos > a->dir.capacity / 2)
         eg_archive_file_spare(a);

@@ -285,6 +285,20 @@ static int recover_one(struct job *j, bool cold) {
     return EAGRE_OK;
 }
 
+int eg_recover_again(const char *topic, const struct eg_log_dir *dir, const struct eg_meta_disk *noted, bool cold,
+                     struct eg_recovered *out) {
+    struct job *j = calloc(1, sizeof(*j));
+    if (j == NULL)
+        return eg_error_set(EAGRE_E_NO_MEMORY, "no memory to recover a partition");
+    snprintf(j->topic, sizeof(j->topic), "%s", topic);
+    j->dir = *dir;
+    j->noted = *noted;
+    int rc = recover_one(j, cold);
+    *out = j->result;
+    free(j);
+    return rc;
+}
+
 /* ---- all of them ----------------------------------------------------------------------------------------------- */
 
 static int add(void *ctx, const struct eg_meta_topic *meta) {

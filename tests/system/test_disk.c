@@ -442,6 +442,57 @@ static void who_read_what_is_lost_is_told(void **state) {
         OK(eagre_consumer_poll(c, r, 200, EG_TEST_LIMIT_MS, &n));
 }
 
+static bool disk_is_well(void *ctx) {
+    eagre_topic_info_t *info;
+    (void)ctx;
+    OK(eagre_topic_describe(e, "t", &info));
+    int disk = info->partitions[0].disk;
+    eagre_topic_info_free(info);
+    return disk == 0;
+}
+
+/* The files of a partition cannot be read when the daemon starts; then they can, and no other start is needed. */
+static void start_without_files_then_resume(void) {
+    char path[200], away[208];
+    eg_disk_close();
+    eg_cold_kill(b);
+    snprintf(path, sizeof(path), "%s/log/t1/0", b->data);
+    snprintf(away, sizeof(away), "%s.away", path);
+    assert_int_equal(rename(path, away), 0);
+    FILE *f = fopen(path, "we");
+    assert_non_null(f);
+    (void)fclose(f);
+    eg_bus_start(b, IO, NULL);
+    ledger.generation++;
+    OK(eagre_open(b->socket, &e));
+    REFUSED(eagre_producer_open(e, "t", NULL, &p), EAGRE_E_IO, "cannot be recovered");
+    assert_false(disk_is_well(NULL));
+    assert_int_equal(remove(path), 0);
+    assert_int_equal(rename(away, path), 0);
+    OK(eagre_topic_resume(e, "t", 0));
+    eg_wait_until(disk_is_well, NULL, "the disk's state");
+    OK(eagre_close(e));
+    e = NULL;
+    eg_disk_open(b, EAGRE_ACKS_DISK, NULL);
+}
+
+static void files_are_recovered_without_another_start(void **state) {
+    int64_t start;
+    (void)state;
+    start_with(IO, EAGRE_ACKS_DISK, NULL);
+    put(500, true);
+    cold_restart(IO);
+    eg_disk_open(b, EAGRE_ACKS_DISK, NULL);
+    put(100, true); /* behind a gap */
+    start_without_files_then_resume();
+    put(100, true);
+    eg_ledger_check(&ledger, b);
+    assert_int_equal(eg_beginning(), 0);
+    OK(eagre_topic_trim(e, "t", 0, 50, &start));
+    start_without_files_then_resume();
+    assert_int_equal(eg_beginning(), 50);
+}
+
 /* One bit of this record's value, in whichever file it is. */
 static void damage(size_t number) {
     char path[300], value[600];
@@ -539,6 +590,7 @@ int main(void) {
         EACH(retention_takes_whole_files),
         EACH(who_read_what_is_lost_is_told),
         EACH(readers_go_on_behind_damage),
+        EACH(files_are_recovered_without_another_start),
     };
     return cmocka_run_group_tests_name("system/disk", tests, NULL, NULL);
 }

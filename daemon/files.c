@@ -187,12 +187,12 @@ static struct eg_logfile_id expected_id(const struct eg_log_dir *dir, uint64_t s
 }
 
 /* What the header says; a bad one is a damaged file. That it cannot be asked now is something else. */
-static int read_header(const struct eg_log_dir *dir, struct eg_log_file *f) {
+static int read_header(const struct eg_log_dir *dir, const char *suffix, struct eg_log_file *f) {
     static _Thread_local uint8_t page[EG_PAGE];
     struct path p;
     struct stat st;
     struct eg_logfile_id id, expected = expected_id(dir, f->seq);
-    int fd = open(segment_path(dir, f->seq, ".log", &p), O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    int fd = open(segment_path(dir, f->seq, suffix, &p), O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
     if (fd < 0 && errno != ELOOP)
         return failed(p.text, "open it");
     ssize_t n = fd >= 0 ? pread(fd, page, sizeof(page), 0) : -1;
@@ -210,7 +210,16 @@ static int read_header(const struct eg_log_dir *dir, struct eg_log_file *f) {
     return EAGRE_OK;
 }
 
-int eg_log_dir_list(const struct eg_log_dir *dir, struct eg_file_table *out) {
+#define ASIDE ".log.damaged"
+
+static bool is_known_name(const char *name) {
+    uint64_t seq;
+    return name[0] == '.' || strcmp(name, "spare.log") == 0 || parse_name(name, ".log", &seq) || parse_name(name, ".idx", &seq) ||
+           parse_name(name, ASIDE, &seq);
+}
+
+/* By seq, with what their headers say. */
+static int list(const struct eg_log_dir *dir, const char *suffix, bool report, struct eg_file_table *out) {
     int rc = EAGRE_OK;
     DIR *all = opendir(dir->path);
     *out = (struct eg_file_table){0};
@@ -219,10 +228,9 @@ int eg_log_dir_list(const struct eg_log_dir *dir, struct eg_file_table *out) {
     const struct dirent *e;
     while (rc == EAGRE_OK && (errno = 0, e = readdir(all)) != NULL) {
         struct eg_log_file f = {.end = -1};
-        if (parse_name(e->d_name, ".log", &f.seq))
+        if (parse_name(e->d_name, suffix, &f.seq))
             rc = eg_files_add(out, &f);
-        else if (e->d_name[0] != '.' && !parse_name(e->d_name, ".idx", &f.seq) && strcmp(e->d_name, "spare.log") != 0 &&
-                 !parse_name(e->d_name, ".log.damaged", &f.seq))
+        else if (report && !is_known_name(e->d_name))
             eg_log_warning("%s/%s is no file of Eagre's: left alone", dir->path, e->d_name);
     }
     if (rc == EAGRE_OK && errno != 0)
@@ -231,11 +239,18 @@ int eg_log_dir_list(const struct eg_log_dir *dir, struct eg_file_table *out) {
     if (out->count > 0)
         qsort(out->list, out->count, sizeof(*out->list), compare_files);
     for (size_t i = 0; rc == EAGRE_OK && i < out->count; i++)
-        rc = read_header(dir, &out->list[i]);
-    if (rc != EAGRE_OK) {
+        rc = read_header(dir, suffix, &out->list[i]);
+    if (rc != EAGRE_OK)
         eg_files_free(out);
+    return rc;
+}
+
+int eg_log_dir_list_aside(const struct eg_log_dir *dir, struct eg_file_table *out) { return list(dir, ASIDE, false, out); }
+
+int eg_log_dir_list(const struct eg_log_dir *dir, struct eg_file_table *out) {
+    int rc = list(dir, ".log", true, out);
+    if (rc != EAGRE_OK)
         return rc;
-    }
     for (size_t i = 0; i + 1 < out->count; i++) {
         struct eg_log_file *f = &out->list[i], *next = &out->list[i + 1];
         if (!f->damaged && !next->damaged && next->base < f->base)

@@ -62,6 +62,8 @@ int eg_log_dir_make(const struct eg_log_dir *dir, int *error);
 /* Blocks. What is there, by seq; headers are read and checked; the end of each is the next one's base, or -1 if there is none
  * or that one's header is damaged. No directory is an empty list. Strange names are reported once each, and left alone. */
 int eg_log_dir_list(const struct eg_log_dir *dir, struct eg_file_table *out);
+/* Blocks. What `eagre log repair` put aside as damaged, by seq; no ends. */
+int eg_log_dir_list_aside(const struct eg_log_dir *dir, struct eg_file_table *out);
 /* Blocks. Have spare.log with disk space behind its first EG_LOG_STEP bytes (or all, if that is less). Files are given space
  * in steps, ahead of what is written to them, so that no write meets a full disk and a partition with little in it takes
  * little. EAGRE_E_LIMIT with ENOSPC or EDQUOT in *error: none is left, or less than min_free_bytes would be. Other errors:

@@ -170,27 +170,61 @@ static void report(const struct job *j, const struct eg_log_file *f, const struc
                      s->behind_records, f->base + (int64_t)(s->next_pos != 0 ? s->next_index : s->good_index));
 }
 
+/* One behind the last offset in this file, as far as its frames tell. */
+static int scan_end(const struct job *j, const struct eg_log_file *f, int64_t *end) {
+    struct eg_logfile_scan s;
+    struct loaded x;
+    int rc = load(j, f, false, &x);
+    if (rc != EAGRE_OK)
+        return rc;
+    eg_logfile_scan(&x.l, EG_SEGMENT_DATA, 0, 0, EG_SEGMENT_DATA, &s);
+    unload(&x);
+    *end = f->base + (int64_t)end_index(&s);
+    return EAGRE_OK;
+}
+
 /* A file whose header is damaged: it begins where the one before ends, which only that one's frames tell. */
 static int place_damaged(struct job *j, size_t i) {
     struct eg_file_table *t = &j->result.files;
     struct eg_log_file *f = eg_files_at(t, i), *before = i > 0 ? eg_files_at(t, i - 1) : NULL;
     const struct eg_log_file *next = eg_files_at(t, i + 1);
-    struct eg_logfile_scan s;
-    struct loaded x;
     eg_log_error("topic '%s' partition %u: %s/%020" PRIu64 ".log: its header is damaged: its records cannot be read; see eagre log "
                  "verify",
                  j->topic, j->dir.partition, j->dir.path, f->seq);
     f->base = before != NULL && before->damaged ? before->base : 0;
     if (before != NULL && !before->damaged) {
-        int rc = load(j, before, false, &x);
+        int rc = scan_end(j, before, &before->end);
         if (rc != EAGRE_OK)
             return rc;
-        eg_logfile_scan(&x.l, EG_SEGMENT_DATA, 0, 0, EG_SEGMENT_DATA, &s);
-        unload(&x);
-        f->base = before->end = before->base + (int64_t)end_index(&s);
+        f->base = before->end;
     }
     f->end = next != NULL && !next->damaged ? next->base : f->base;
     return EAGRE_OK;
+}
+
+/* Segments that `eagre log repair` put aside: consumers go over them, so at each start it is said what they do not get. */
+static void tell_aside(const struct job *j) {
+    const struct eg_file_table *t = &j->result.files;
+    struct eg_file_table aside;
+    if (eg_log_dir_list_aside(&j->dir, &aside) != EAGRE_OK)
+        return; /* it is gone meanwhile */
+    for (size_t i = 0; i < aside.count; i++) {
+        const struct eg_log_file *f = eg_files_at(&aside, i), *next = eg_files_from_seq(t, f->seq), *before = NULL;
+        char up_to[40] = "on";
+        int64_t from = f->base;
+        for (size_t k = 0; k < t->count && eg_files_at(t, k)->seq < f->seq; k++)
+            before = eg_files_at(t, k);
+        if (next != NULL && (next->seq == f->seq || next->base <= j->noted.log_start))
+            continue; /* it was put back; or the log begins behind it */
+        if (f->damaged && (before == NULL || before->damaged || scan_end(j, before, &from) != EAGRE_OK))
+            from = before != NULL ? before->base : 0;
+        if (next != NULL)
+            snprintf(up_to, sizeof(up_to), "to %" PRId64, next->base - 1);
+        eg_log_warning("topic '%s' partition %u: consumers get no records of offsets %" PRId64 " %s: segment %" PRIu64
+                       " was damaged and put aside (%s/%020" PRIu64 ".log.damaged); eagre log dump prints what is good in it",
+                       j->topic, j->dir.partition, from, up_to, f->seq, j->dir.path, f->seq);
+    }
+    eg_files_free(&aside);
 }
 
 /* Everything before this place of the file is known to be durable. */
@@ -277,6 +311,7 @@ static int recover_one(struct job *j, bool cold) {
         eg_files_free(&r->files);
         return rc;
     }
+    tell_aside(j);
     const struct eg_log_file *first = eg_files_at(&r->files, 0);
     const struct eg_log_file *last = r->files.count > 0 ? eg_files_at(&r->files, r->files.count - 1) : NULL;
     r->end = last != NULL ? last->end : 0;

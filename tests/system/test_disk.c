@@ -574,6 +574,48 @@ static void readers_go_on_behind_damage(void **state) {
     eg_run_free(&run);
 }
 
+/* A damaged segment is put aside: consumers go over it, and the log tells which offsets those are, at each start. */
+static void what_was_put_aside_is_told(void **state) {
+    static eagre_record_t r[64];
+    struct eg_run run;
+    int64_t at = 0, from = -1, to = -1;
+    char text[120];
+    size_t n;
+    (void)state;
+    start_with(IO, EAGRE_ACKS_DISK, NULL);
+    put(700, true);
+    for (int start = 0; start < 2; start++) {
+        eg_disk_close();
+        assert_int_equal(eg_bus_stop(b), 0);
+        if (start == 0) {
+            damage(300);
+            EG_RUN(&run, NULL, NULL, "eagre", "log", "repair", b->data, "--yes");
+            if (run.status != 0 || strstr(run.out, "put aside") == NULL)
+                fail_msg("repair: %s%s", run.out, run.err);
+            eg_run_free(&run);
+        }
+        eg_bus_start(b, IO, NULL);
+        OK(eagre_open(b->socket, &e));
+        open_consumer(EAGRE_ISOLATION_PUBLISHED);
+        for (at = 0; at < 700; at = r[n - 1].offset + 1) {
+            OK(eagre_consumer_poll(c, r, 64, EG_TEST_LIMIT_MS, &n));
+            assert_true(n > 0);
+            for (size_t i = 0; i < n; i++)
+                assert_true(i == 0 || r[i].offset == r[i - 1].offset + 1);
+            if (r[0].offset != at) {
+                from = at;
+                to = r[0].offset;
+            }
+        }
+        assert_true(from <= 300 && 300 < to);
+        snprintf(text, sizeof(text), "consumers get no records of offsets %" PRId64 " to %" PRId64 ": ", from, to - 1);
+        char *log = eg_bus_log(b), *found = strstr(log, text);
+        if (found == NULL || (start == 1 && strstr(found + 1, text) == NULL))
+            fail_msg("the log does not say '%s' at each start:\n%s", text, log);
+        free(log);
+    }
+}
+
 int main(void) {
 #define EACH(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
     const struct CMUnitTest tests[] = {
@@ -591,6 +633,7 @@ int main(void) {
         EACH(who_read_what_is_lost_is_told),
         EACH(readers_go_on_behind_damage),
         EACH(files_are_recovered_without_another_start),
+        EACH(what_was_put_aside_is_told),
     };
     return cmocka_run_group_tests_name("system/disk", tests, NULL, NULL);
 }

@@ -40,6 +40,7 @@ static int do_call(void *arg) {
         c->status = eg_log_dir_put_index(&c->dir, c->id.seq, &c->header, c->entries, c->count);
         break;
     default:
+        EG_FAULT("file.begun");
         c->status = eg_log_dir_make(&c->dir, &c->error);
         if (c->status == EAGRE_OK)
             c->status = eg_log_dir_prepare(&c->dir, &c->error);

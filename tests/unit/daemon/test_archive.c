@@ -2,6 +2,7 @@
 #include "one_partition.h"
 
 #include <fcntl.h>
+#include <semaphore.h>
 #include <sys/stat.h>
 
 #include "archive.h"
@@ -10,6 +11,7 @@
 #include "disk_io.h"
 #include "recover.h"
 #include "retention.h"
+#include "sys/faultpoint.h"
 
 #define FLUSH_NS EG_NS_PER_S
 #define PER 56 /* records of a segment */
@@ -24,22 +26,29 @@ static int setup_disk(void **state) {
     return rc;
 }
 
-static int teardown_disk(void **state) {
+static void jobs_end(void) {
+    while (eg_io_wait(x.d.disk_io)) {}
+}
+
+static void delete_topic(void (*then)(void)) {
     struct eg_peer peer = {.uid = geteuid(), .sock = -1};
     char path[300];
     struct stat st;
-    if (x.t != NULL) {
-        uint32_t uid = x.t->meta.uid;
-        assert_int_equal(eg_topic_delete(&x.d, &peer, "t"), EAGRE_OK);
-        x.t = NULL;
-        free(x.producer.page);
-        free(x.consumer.page);
-        while (eg_io_wait(x.d.disk_io)) {}
-        snprintf(path, sizeof(path), "%s/log/t%u", x.dir, uid); /* and no job has made it anew */
-        assert_int_not_equal(stat(path, &st), 0);
-        strcat(path, ".gone");
-        assert_int_not_equal(stat(path, &st), 0);
-    }
+    uint32_t uid = x.t->meta.uid;
+    assert_int_equal(eg_topic_delete(&x.d, &peer, "t"), EAGRE_OK);
+    x.t = NULL;
+    free(x.producer.page);
+    free(x.consumer.page);
+    then();
+    snprintf(path, sizeof(path), "%s/log/t%u", x.dir, uid); /* and no job has made it anew */
+    assert_int_not_equal(stat(path, &st), 0);
+    strcat(path, ".gone");
+    assert_int_not_equal(stat(path, &st), 0);
+}
+
+static int teardown_disk(void **state) {
+    if (x.t != NULL)
+        delete_topic(jobs_end);
     assert_int_equal(x.d.syncs.busy, 0);
     assert_null(x.d.syncs.first);
     eg_retention_service.stop(&x.d, false);
@@ -648,6 +657,64 @@ static void a_topic_goes_with_jobs_under_way(void **state) {
 }
 
 /* Its files cannot be had at the start: nothing of the ring is let go, until somebody says that they can be had again. */
+#ifdef EG_FAULTPOINTS
+static sem_t begun, go;
+
+static void hold(const char *name, void *arg) {
+    (void)arg;
+    if (strcmp(name, "file.begun") == 0) {
+        sem_post(&begun);
+        sem_wait(&go);
+    }
+}
+
+/* All but the one that is held. */
+static void others_end_then_all(void) {
+    while (eg_io_in_flight(x.d.disk_io) > 1)
+        eg_io_wait(x.d.disk_io);
+    sem_post(&go);
+    jobs_end();
+    eg_fault_set_hook(NULL, NULL);
+}
+
+/* Its files were swept away, and only then a job makes one. */
+static void a_file_is_made_behind_the_sweep(void **state) {
+    (void)state;
+    make_disk_topic(NULL, NULL);
+    sem_init(&begun, 0, 0);
+    sem_init(&go, 0, 0);
+    eg_fault_set_hook(hold, NULL);
+    produce_n(1);
+    want_all();
+    work_once();
+    sem_wait(&begun);
+    delete_topic(others_end_then_all);
+}
+#else
+static void a_file_is_made_behind_the_sweep(void **state) {
+    (void)state;
+    skip();
+}
+#endif
+
+/* Whatever is under way: a write, a flush, a file that is made, grown, or gets its index. */
+static void a_topic_goes_at_any_time(void **state) {
+    (void)state;
+    for (int i = 0; i < 60; i++) {
+        make_disk_topic("flush.bytes", i % 2 == 0 ? "8K" : "1M");
+        for (int k = 0; k < i; k++) {
+            (void)produce();
+            if (k % 7 == 0)
+                want_all();
+            work_once();
+            if (k % 5 == i % 5)
+                eg_io_wait(x.d.disk_io);
+        }
+        delete_topic(jobs_end);
+        eg_graves_finish(&x.d, INT64_MAX);
+    }
+}
+
 static void what_cannot_be_recovered_is_in_error(void **state) {
     struct eg_file_table none = {0};
     char path[EG_FILES_PATH], away[EG_FILES_PATH + 8];
@@ -878,6 +945,8 @@ int main(void) {
         DISK(a_hole_in_a_closed_segment),
         DISK(a_hostile_frame_ends_the_partition_alone),
         DISK(a_topic_goes_with_jobs_under_way),
+        DISK(a_file_is_made_behind_the_sweep),
+        DISK(a_topic_goes_at_any_time),
         DISK(what_cannot_be_recovered_is_in_error),
         DISK(what_is_recovered_again_may_be_gone),
         DISK(a_trim_is_noted_before_it_is_answered),

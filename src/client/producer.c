@@ -167,18 +167,21 @@ static bool nap(int64_t until) {
     return left > 0;
 }
 
-/* A call with acks=disk begins: its time runs from here, and what it writes goes to the present instance. */
-static __attribute__((cold)) int begin_disk(eagre_producer_t *p) {
-    p->call_until = eg_producer_until(p->options.max_block_ms);
-    if (eg_load_relaxed(&p->e->generation) == p->topic->generation)
-        return EAGRE_OK;
+/* What is written from here on goes to the present instance. */
+static __attribute__((cold)) int catch_up(eagre_producer_t *p, int64_t until) {
     int rc;
     do {
-        eg_producer_begin_waiting(p, p->call_until);
+        eg_producer_begin_waiting(p, until);
         rc = eg_producer_check_session(p);
-    } while (rc == EAGRE_E_NO_DAEMON && nap(p->call_until));
+    } while (rc == EAGRE_E_NO_DAEMON && nap(until));
     eg_producer_end_waiting(p);
     return rc == EAGRE_OK ? rc : eg_error_add(rc, "topic '%s'", p->topic->name);
+}
+
+/* A call with acks=disk begins: its time runs from here. */
+static __attribute__((cold)) int begin_disk(eagre_producer_t *p) {
+    p->call_until = eg_producer_until(p->options.max_block_ms);
+    return eg_load_relaxed(&p->e->generation) == p->topic->generation ? EAGRE_OK : catch_up(p, p->call_until);
 }
 
 void eg_producer_begin_waiting(eagre_producer_t *p, int64_t until) {
@@ -496,10 +499,7 @@ static __attribute__((cold)) int unusable(eagre_producer_t *p, const void *m) {
     if (p->claim_open)
         return eg_error_set(EAGRE_E_STATE, "topic '%s': a claim is open on this producer: commit or abort it first",
                             p->topic->name);
-    eg_producer_begin_waiting(p, block_until(p)); /* what is written to the old memory nobody reads */
-    int rc = eg_producer_check_session(p);
-    eg_producer_end_waiting(p);
-    return rc == EAGRE_OK ? rc : eg_error_add(rc, "topic '%s'", p->topic->name);
+    return catch_up(p, eg_producer_until(p->options.max_block_ms)); /* what is written to the old memory nobody reads */
 }
 
 /* ---- the public ways ------------------------------------------------------------------------------------ */

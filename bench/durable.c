@@ -15,6 +15,7 @@
 struct wait {
     bool bus;
     unsigned producers;
+    unsigned records; /* that each sends before it waits for them */
     uint64_t size;
     double seconds;
     int64_t lap; /* records */
@@ -31,7 +32,7 @@ static int produce(struct eb_worker *w) {
     eagre_t *e;
     eagre_producer_t *p;
     eagre_producer_options_t o = EAGRE_PRODUCER_OPTIONS_INIT;
-    o.acks = EAGRE_ACKS_DISK;
+    o.acks = s->records > 1 ? EAGRE_ACKS_MEMORY : EAGRE_ACKS_DISK;
     int r = eagre_open(s->socket, &e);
     if (r == EAGRE_OK)
         r = eagre_producer_open(e, s->topic, &o, &p);
@@ -51,12 +52,15 @@ static int produce(struct eb_worker *w) {
     uint64_t count = 0;
     double cpu = (double)eb_cpu_time_ns(getpid()), daemon = (double)eb_cpu_time_ns(s->daemon);
     while (before < end) {
-        if ((r = eagre_produce(p, &m, NULL, NULL)) != EAGRE_OK)
-            return eb_fail_status(w, "eagre_produce", r);
+        for (unsigned i = 0; i < s->records; i++)
+            if ((r = eagre_produce(p, &m, NULL, NULL)) != EAGRE_OK)
+                return eb_fail_status(w, "eagre_produce", r);
+        if (s->records > 1 && (r = eagre_producer_flush(p, -1)) != EAGRE_OK)
+            return eb_fail_status(w, "eagre_producer_flush", r);
         int64_t now = eb_now_ns();
         eb_hist_add(&w->hist, (uint64_t)(now - before));
         before = now;
-        count++;
+        count += s->records;
     }
     w->value[0] = (double)count / (double)(before - began);
     w->value[1] = (double)eb_cpu_time_ns(getpid()) - cpu;
@@ -97,7 +101,7 @@ static int run_bus(struct eb_bench *b, struct wait *s, struct eb_area *a, struct
 
 static int run_bare(struct eb_bench *b, const struct wait *s, struct eb_area *a, struct eb_hist *h,
                     double *rate, double *cpu) {
-    uint64_t bytes = s->producers * eb_stream_frame(s->size);
+    uint64_t bytes = s->producers * s->records * eb_stream_frame(s->size);
     struct eb_barefile f = {
         .file = 64u << 20, .chunk = bytes, .flush = bytes, .seconds = s->seconds};
     eb_barefile_init(b, &f);
@@ -135,7 +139,9 @@ int eb_durable(struct eb_bench *b) {
              "%llu-byte values, acks=disk; bare: as many bytes, one write and one fdatasync",
              (unsigned long long)size);
 #define W(...)                                                                                     \
-    &(const struct wait) { .size = size, __VA_ARGS__ }
+    &(const struct wait) { .size = size, .records = 1, __VA_ARGS__ }
+#define W16(...)                                                                                   \
+    &(const struct wait) { .size = size, .records = 16, __VA_ARGS__ }
     struct eb_comparison c = {
         "durable",
         text,
@@ -145,7 +151,9 @@ int eb_durable(struct eb_bench *b) {
          {"bare, 8 records a flush", run, W(.producers = 8), -1, {{0}}},
          {"8 producers", run, W(.bus = true, .producers = 8), 2, {{0}}},
          {"bare, 64 records a flush", run, W(.producers = 64), -1, {{0}}},
-         {"64 producers", run, W(.bus = true, .producers = 64), 4, {{'>', false, 0, 0.9}}}},
+         {"64 producers", run, W(.bus = true, .producers = 64), 4, {{'>', false, 0, 0.9}}},
+         {"bare, 1024 records a flush", run, W16(.producers = 64), -1, {{0}}},
+         {"64 producers, 16 each a wait", run, W16(.bus = true, .producers = 64), 6, {{0}}}},
         0};
     return eb_compare(b, &c);
 }

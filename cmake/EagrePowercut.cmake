@@ -18,8 +18,9 @@ if(powercut AND TARGET eagred_core AND TARGET eagre_static AND CMAKE_C_COMPILER_
         foreach(seed 1 2)
             add_test(NAME powercut/seed-${seed} COMMAND eg_powercut --seed ${seed})
         endforeach()
+        add_test(NAME powercut/warm COMMAND eg_powercut --warm 1 --images 100)
         add_test(NAME powercut/flip COMMAND eg_powercut --flip 499)
-        set_tests_properties(powercut/seed-1 powercut/seed-2 powercut/flip PROPERTIES
+        set_tests_properties(powercut/seed-1 powercut/seed-2 powercut/warm powercut/flip PROPERTIES
             LABELS powercut TIMEOUT ${EG_TEST_TIMEOUT})
     endif()
 endif()

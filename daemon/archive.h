@@ -21,7 +21,7 @@
 struct eg_archive;
 
 /* For a partition of a topic with storage=disk. table: its files (taken over). unrecovered: NULL, or why they are not known:
- * then it is in EG_DISK_ERROR until a daemon starts that can recover them. */
+ * then it is in EG_DISK_ERROR until they can be recovered: by eg_archive_resume(), or at the next start. */
 int eg_archive_open(struct eg_daemon *d, struct eg_partition *p, struct eg_file_table *table, const char *unrecovered);
 /* The ring is there: go on behind the status page's notes. */
 void eg_archive_begin(struct eg_partition *p);
@@ -38,8 +38,8 @@ bool eg_archive_has(const struct eg_partition *p, uint64_t seq);
 void eg_archive_hurry(struct eg_daemon *d, struct eg_partition *p);
 /* Everything published so far, now: for a clean stop. False: it cannot be (the disk's state, or a claim in the way). */
 bool eg_archive_finish(struct eg_daemon *d, struct eg_partition *p);
-/* Leave EG_DISK_ERROR: what is durable is read again from the medium; then the rest is written again from the ring. The
- * outcome is in the log and in the state. EAGRE_E_STATE: it is in no error. */
+/* Leave EG_DISK_ERROR: files that are not known are recovered; what is durable is read again from the medium; then the rest
+ * is written again from the ring. The outcome is in the log and in the state. EAGRE_E_STATE: it is in no error. */
 int eg_archive_resume(struct eg_daemon *d, struct eg_partition *p);
 
 /* Why its files could not be recovered, or NULL. */

@@ -21,7 +21,7 @@ struct call {
     struct eg_log_dir dir;
     struct eg_logfile_id id; /* MAKE, GROW, INDEX: which segment */
     int fd;                  /* MAKE: out, GROW: in */
-    uint64_t from, to;       /* GROW; MAKE: allocated is `to` */
+    uint64_t from, to;       /* GROW; MAKE: what is kept of one that is there, then allocated is `to` */
     struct eg_logindex_header header;
     struct eg_logindex_entry *entries;
     size_t count;
@@ -40,12 +40,13 @@ static int do_call(void *arg) {
         c->status = eg_log_dir_put_index(&c->dir, c->id.seq, &c->header, c->entries, c->count);
         break;
     default:
+        EG_FAULT("file.begun");
         c->status = eg_log_dir_make(&c->dir, &c->error);
         if (c->status == EAGRE_OK)
             c->status = eg_log_dir_prepare(&c->dir, &c->error);
         EG_FAULT("file.created");
         if (c->status == EAGRE_OK && c->what == MAKE)
-            c->status = eg_log_dir_name(&c->dir, &c->id, &c->fd, &c->to, &c->error);
+            c->status = eg_log_dir_name(&c->dir, &c->id, c->from, &c->fd, &c->to, &c->error);
         EG_FAULT("file.renamed");
     }
     if (c->status != EAGRE_OK)
@@ -123,6 +124,7 @@ bool eg_archive_file_make(struct eg_archive *a, const struct eg_archive_file *f)
     if (c == NULL)
         return false;
     c->id = f->id;
+    c->from = f->written.pos;
     submit(c);
     return true;
 }
@@ -163,6 +165,10 @@ void eg_archive_file_index(struct eg_archive *a, struct eg_archive_file *f) {
 /* ---- what is written now ----------------------------------------------------------------------------------- */
 
 struct eg_archive_file *eg_archive_file_begin(struct eg_archive *a) {
+    /* Its place in the table of whole files, and that of `prev`: a file that could not be put there when it is whole would be
+     * missing to readers. So it is not begun, and producers wait when the ring is full. */
+    if (eg_files_reserve(&a->files, 2) != EAGRE_OK)
+        return NULL;
     struct eg_archive_file *f = calloc(1, sizeof(*f));
     if (f == NULL)
         return NULL;

@@ -10,6 +10,7 @@
 #include "log/logindex.h"
 #include "sys/atomic.h"
 
+#define EG_ARCHIVE_SLICE (UINT32_C(256) << 10) /* copied in one call */
 #define EG_ARCHIVE_RETRY_NS EG_NS_PER_S /* when there was no space or memory */
 
 /* Bytes of the file, on their way. */
@@ -56,6 +57,14 @@ struct eg_archive {
     uint32_t start_flush;
     struct eg_staging fill;
     int64_t wanted; /* somebody waits for it to be durable up to here */
+    struct {
+        bool under_way;
+        uint32_t woken;    /* by the last flush: they may be back soon */
+        uint32_t others;   /* records that were there for the next one by then, at least */
+        uint32_t together; /* records that are expected before the next one begins */
+        uint32_t misses;   /* flushes that will not wait for any: the last time nobody came */
+        int64_t until_ns;  /* not longer than this */
+    } gather;
     uint32_t jobs; /* under way, their done() comes */
     bool calling;  /* a CALL about its files is */
     bool has_spare;
@@ -92,6 +101,16 @@ bool eg_archive_turn_take(struct eg_archive *a);
 void eg_archive_turn_drop(struct eg_archive *a);
 /* A flush that had a turn is over (has_turn is false since it began). */
 void eg_archive_turn_end(struct eg_daemon *d);
+
+/*
+ * Group commit. Who was woken by the last flush is likely to come back with the next record, at once: if a flush had begun
+ * before, it would serve only half of them, and the other half by turns. So wait for as many records as were
+ * waited for then; no longer than a flush takes, and not at all for a while if they did not come.
+ */
+/* A flush is over that took so long; those who waited for it are woken next (gather.woken). */
+void eg_archive_gather_begin(struct eg_archive *a, int64_t took_ns);
+/* Wait for more before the next one? *due: then look again at that time. */
+bool eg_archive_gathers(struct eg_archive *a, const struct eg_archive_file *f, int64_t now, int64_t *due);
 
 /* ---- archive_file.c -------------------------------------------------------------------------------------- */
 

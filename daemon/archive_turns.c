@@ -1,8 +1,13 @@
-/* archive_turns.c - flushes that nobody waits for, of all partitions: so many at a time, first come, first served. */
+/* archive_turns.c - when a flush begins that could: those that nobody waits for take turns, those that somebody waits for
+ * wait for more who do. */
 #include "archive_internal.h"
 #include "slots.h"
+#include "sys/clock.h"
 
 #define TURNS 8u
+#define GATHER_MAX_NS (2 * EG_NS_PER_MS)
+#define GATHER_STEP_NS 20000
+#define GATHER_MISSES 32u /* flushes */
 
 void eg_archive_turn_end(struct eg_daemon *d) {
     struct eg_archive *a = d->syncs.first;
@@ -52,4 +57,30 @@ void eg_archive_turn_drop(struct eg_archive *a) {
         a->has_turn = false;
         eg_archive_turn_end(a->d);
     }
+}
+
+void eg_archive_gather_begin(struct eg_archive *a, int64_t took_ns) {
+    const struct eg_archive_file *f = a->cur;
+    a->gather.woken = 0;
+    a->gather.others = f != NULL ? f->copied.index - f->synced.index : 0;
+    a->gather.until_ns = eg_mono_ns() + (took_ns < GATHER_MAX_NS ? took_ns : GATHER_MAX_NS);
+}
+
+bool eg_archive_gathers(struct eg_archive *a, const struct eg_archive_file *f, int64_t now, int64_t *due) {
+    uint32_t there = f->copied.index - f->synced.index;
+    if (a->gather.woken > 0) {
+        a->gather.together = a->gather.misses == 0 ? a->gather.woken + a->gather.others : 0;
+        a->gather.misses -= a->gather.misses > 0;
+        a->gather.woken = 0;
+    }
+    if (there >= a->gather.together || f->sealed || a->finishing || a->fill.used >= EG_ARCHIVE_SLICE)
+        return false;
+    if (now >= a->gather.until_ns) {
+        if (there < a->gather.together / 2)
+            a->gather.misses = GATHER_MISSES;
+        a->gather.together = 0;
+        return false;
+    }
+    *due = now + GATHER_STEP_NS;
+    return true;
 }

@@ -86,6 +86,8 @@ static void *worker(void *arg) {
         io->first = j->next;
         pthread_mutex_unlock(&io->mutex);
         j->result = do_job(j);
+        if (j->result == 0 && j->linked)
+            j->then->result = do_job(j->then);
         put_done(io, j);
         pthread_mutex_lock(&io->mutex);
     }
@@ -108,37 +110,68 @@ static void give_to_threads(struct eg_disk_io *io, struct eg_io_job *j) {
 /* ---- jobs ---------------------------------------------------------------------------------------------------- */
 
 static void dispatch(struct eg_disk_io *io, struct eg_io_job *j) {
-    int error = eg_disk_fault(j);
-    if (error != 0) {
-        j->result = -error;
+    if (j->fault != 0) {
+        j->result = -j->fault;
         put_done(io, j);
-    } else if (j->op == EG_IO_CALL || io->uring == NULL || !eg_uring_submit(io->uring, j)) {
-        give_to_threads(io, j);
+        return;
     }
+    j->linked = j->then != NULL;
+    if (j->linked) {
+        j->then->so_far = 0;
+        j->then->result = 0;
+        j->then->fault = eg_disk_fault(j->then);
+    }
+    if (j->op == EG_IO_CALL || io->uring == NULL || !eg_uring_submit(io->uring, j))
+        give_to_threads(io, j);
 }
 
 void eg_io_submit(struct eg_disk_io *io, struct eg_io_job *job) {
     job->so_far = 0;
     job->result = 0;
+    job->fault = eg_disk_fault(job);
     io->in_flight++;
     dispatch(io, job);
 }
 
 static void finish(struct eg_disk_io *io, struct eg_io_job *j) {
+    struct eg_io_job *then = j->result == 0 ? j->then : NULL;
+    bool linked = j->linked;
     io->in_flight--;
-    if (j->result == 0 && j->then != NULL)
-        eg_io_submit(io, j->then);
+    if (then != NULL) {
+        io->in_flight++;
+        if (linked && then->fault != 0)
+            then->result = -then->fault;
+        else if (!linked)
+            dispatch(io, then);
+    }
     j->done(io->d, j); /* j may be gone after this */
+    if (then != NULL && linked)
+        finish(io, then);
 }
 
+/* The kernel did not do all of a write: on with the rest, alone. */
+static void go_on(struct eg_disk_io *io, struct eg_io_job *j) {
+    j->linked = false;
+    if (!eg_uring_submit(io->uring, j))
+        give_to_threads(io, j);
+}
+
+static bool is_again(int result) { return result == -EINTR || result == -EAGAIN; }
+
 /* A step of a write or flush through io_uring: its result is the system call's. */
-static void uring_done(void *ctx, struct eg_io_job *j, int result) {
+static void uring_done(void *ctx, struct eg_io_job *j, bool of_then, int result) {
     struct eg_disk_io *io = ctx;
-    if (result == -EINTR || result == -EAGAIN || (j->op == EG_IO_WRITE && result > 0)) {
+    if (of_then)
+        j->then_result = result;
+    else
+        j->result = result;
+    if (j->linked && --j->awaited > 0)
+        return; /* the other one comes, too: -ECANCELED if this one did not do all that it should */
+    result = j->result;
+    if (is_again(result) || (j->op == EG_IO_WRITE && result > 0)) {
         j->so_far += result > 0 ? (size_t)result : 0;
         if (j->op != EG_IO_WRITE || j->so_far < j->bytes) {
-            if (!eg_uring_submit(io->uring, j))
-                give_to_threads(io, j);
+            go_on(io, j);
             return;
         }
         result = 0;
@@ -146,6 +179,10 @@ static void uring_done(void *ctx, struct eg_io_job *j, int result) {
         result = -EIO;
     }
     j->result = result;
+    if (j->linked && (is_again(j->then_result) || j->then_result == -ECANCELED))
+        j->linked = false; /* it was not begun */
+    else if (j->linked)
+        j->then->result = j->then_result;
     finish(io, j);
 }
 

@@ -25,13 +25,18 @@ struct eg_io_job {
     uint64_t at;
     int (*call)(void *arg); /* CALL: in a worker thread; 0 or -errno. Touches nothing of the daemon's */
     void *arg;
-    struct eg_io_job *then; /* submitted when this one has succeeded, before its done(); else never: its done() is not called */
+    struct eg_io_job *then; /* begun when this one has succeeded; else never: its done() is not called. The two dones
+                               may be called together, this one's first */
     int result;             /* 0 or -errno */
     void (*done)(struct eg_daemon *d, struct eg_io_job *job);
 
     /* disk_io's */
     struct eg_io_job *next;
     size_t so_far;
+    bool linked;      /* `then` was handed over together with it: no way back to the loop between the two */
+    uint8_t awaited;  /* io_uring: completions of the two that have not come */
+    int then_result;  /* io_uring: of `then`, as it came */
+    int fault;        /* disk_fault.h: what its result will be, whatever happens */
 };
 
 /* With its completions watched by the daemon's loop (NULL: a test, which calls eg_io_wait). */

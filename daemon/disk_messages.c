@@ -70,6 +70,8 @@ int eg_handle_SEGMENT(struct eg_daemon *d, struct eg_session *s, struct eg_dec *
     struct eg_log_file *f = NULL;
     enum where where = by == 0 ? by_offset(p, value, &f) : by_seq(p, (uint64_t)value, &f);
     int fd;
+    /* Opened here, not in a worker: two look-ups in a directory that the kernel knows, no data, once a file that somebody reads;
+     * and who asks again and again gets no more turns than with any other message. Kept open they would hold expired files. */
     if (where == HERE) {
         rc = eg_log_dir_open(eg_archive_dir(p), f->seq, false, &fd);
         if (rc != EAGRE_OK)

@@ -12,6 +12,7 @@
 #include <liburing.h>
 
 #define ENTRIES 256u
+#define SMALL (UINT32_C(64) << 10) /* bytes: copied sooner than a thread is woken */
 
 struct eg_uring {
     struct io_uring ring;
@@ -41,10 +42,7 @@ void eg_uring_close(struct eg_uring *u) {
     free(u);
 }
 
-bool eg_uring_submit(struct eg_uring *u, struct eg_io_job *j) {
-    struct io_uring_sqe *sqe = io_uring_get_sqe(&u->ring);
-    if (sqe == NULL)
-        return false;
+static void prepare(struct io_uring_sqe *sqe, const struct eg_io_job *j) {
     if (j->op == EG_IO_DATASYNC) {
         io_uring_prep_fsync(sqe, j->fd, IORING_FSYNC_DATASYNC);
     } else if (j->op == EG_IO_WRITEBACK) {
@@ -53,26 +51,55 @@ bool eg_uring_submit(struct eg_uring *u, struct eg_io_job *j) {
         size_t left = j->bytes - j->so_far;
         io_uring_prep_write(sqe, j->fd, (const char *)j->data + j->so_far, left > (1u << 30) ? 1u << 30 : (unsigned)left,
                             j->at + j->so_far);
-        io_uring_sqe_set_flags(sqe, IOSQE_ASYNC); /* else the loop copies to the page cache itself */
+        if (left > SMALL)
+            io_uring_sqe_set_flags(sqe, IOSQE_ASYNC); /* else the loop copies to the page cache itself */
     }
-    io_uring_sqe_set_data(sqe, j);
-    while (io_uring_submit(&u->ring) == -EINTR) {}
-    if (io_uring_sq_ready(&u->ring) == 0)
-        return true;
-    /* The kernel did not take it now. It stays in the queue and will be taken with the next: as nothing. */
+}
+
+/* The kernel did not take it now. It stays in the queue and will be taken with the next: as nothing. */
+static void forget(struct io_uring_sqe *sqe) {
     io_uring_prep_nop(sqe);
-    io_uring_sqe_set_data(sqe, NULL);
+    io_uring_sqe_set_data64(sqe, 0);
+}
+
+/* A completion's data: the job; of its `then`, that + 1. */
+bool eg_uring_submit(struct eg_uring *u, struct eg_io_job *j) {
+    if (io_uring_sq_space_left(&u->ring) < 2)
+        return false;
+    struct io_uring_sqe *sqe = io_uring_get_sqe(&u->ring), *then = NULL;
+    j->awaited = 1;
+    prepare(sqe, j);
+    io_uring_sqe_set_data64(sqe, (uintptr_t)j);
+    if (j->linked) {
+        j->awaited = 2;
+        sqe->flags |= IOSQE_IO_LINK;
+        then = io_uring_get_sqe(&u->ring);
+        prepare(then, j->then);
+        io_uring_sqe_set_data64(then, (uintptr_t)j + 1);
+    }
+    while (io_uring_submit(&u->ring) == -EINTR) {}
+    unsigned left = io_uring_sq_ready(&u->ring);
+    if (left == 0)
+        return true;
+    if (then != NULL)
+        forget(then);
+    if (left == 1 && then != NULL) { /* the first one was taken: alone */
+        j->linked = false;
+        j->awaited = 1;
+        return true;
+    }
+    forget(sqe);
     return false;
 }
 
-void eg_uring_reap(struct eg_uring *u, void (*done)(void *ctx, struct eg_io_job *job, int result), void *ctx) {
+void eg_uring_reap(struct eg_uring *u, void (*done)(void *ctx, struct eg_io_job *job, bool of_then, int result), void *ctx) {
     struct io_uring_cqe *cqe;
     while (io_uring_peek_cqe(&u->ring, &cqe) == 0) {
-        struct eg_io_job *j = io_uring_cqe_get_data(cqe);
+        uintptr_t data = (uintptr_t)io_uring_cqe_get_data64(cqe);
         int result = cqe->res;
         io_uring_cqe_seen(&u->ring, cqe);
-        if (j != NULL)
-            done(ctx, j, result);
+        if (data != 0)
+            done(ctx, (struct eg_io_job *)(data & ~(uintptr_t)1), (data & 1) != 0, result);
     }
 }
 
@@ -89,7 +116,7 @@ bool eg_uring_submit(struct eg_uring *u, struct eg_io_job *job) {
     (void)job;
     return false;
 }
-void eg_uring_reap(struct eg_uring *u, void (*done)(void *ctx, struct eg_io_job *job, int result), void *ctx) {
+void eg_uring_reap(struct eg_uring *u, void (*done)(void *ctx, struct eg_io_job *job, bool of_then, int result), void *ctx) {
     (void)u;
     (void)done;
     (void)ctx;

@@ -9,8 +9,9 @@ struct eg_uring;
 /* Ends are told by event_fd. EAGRE_E_UNSUPPORTED: this build or this kernel has none, or does not let us. */
 int eg_uring_open(int event_fd, struct eg_uring **out);
 void eg_uring_close(struct eg_uring *u);
-/* What is left of the job (from so_far on). False: the queue is full. */
+/* What is left of the job (from so_far on), and its `then` behind it if it is linked. False: the queue is full. */
 bool eg_uring_submit(struct eg_uring *u, struct eg_io_job *job);
-void eg_uring_reap(struct eg_uring *u, void (*done)(void *ctx, struct eg_io_job *job, int result), void *ctx);
+/* done: of the job, or of its `then`; each has a completion of its own. */
+void eg_uring_reap(struct eg_uring *u, void (*done)(void *ctx, struct eg_io_job *job, bool of_then, int result), void *ctx);
 
 #endif

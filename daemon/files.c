@@ -22,22 +22,28 @@ void eg_files_free(struct eg_file_table *t) {
     *t = (struct eg_file_table){0};
 }
 
-int eg_files_add(struct eg_file_table *t, const struct eg_log_file *f) {
-    if (t->first + t->count == t->cap) {
+int eg_files_reserve(struct eg_file_table *t, size_t n) {
+    while (t->cap - t->first - t->count < n) {
         if (t->first > t->cap / 2) { /* those in front have gone */
             memmove(t->list, t->list + t->first, t->count * sizeof(*t->list));
             t->first = 0;
-        } else {
-            size_t cap = t->cap > 0 ? t->cap * 2 : 16;
-            struct eg_log_file *list = realloc(t->list, cap * sizeof(*list));
-            if (list == NULL)
-                return eg_error_set(EAGRE_E_NO_MEMORY, "no memory for the list of %zu log files", t->count + 1);
-            t->list = list;
-            t->cap = cap;
+            continue;
         }
+        size_t cap = t->cap > 0 ? t->cap * 2 : 16;
+        struct eg_log_file *list = realloc(t->list, cap * sizeof(*list));
+        if (list == NULL)
+            return eg_error_set(EAGRE_E_NO_MEMORY, "no memory for the list of %zu log files", t->count + n);
+        t->list = list;
+        t->cap = cap;
     }
-    t->list[t->first + t->count++] = *f;
     return EAGRE_OK;
+}
+
+int eg_files_add(struct eg_file_table *t, const struct eg_log_file *f) {
+    int rc = eg_files_reserve(t, 1);
+    if (rc == EAGRE_OK)
+        t->list[t->first + t->count++] = *f;
+    return rc;
 }
 
 void eg_files_drop_first(struct eg_file_table *t) {
@@ -181,12 +187,12 @@ static struct eg_logfile_id expected_id(const struct eg_log_dir *dir, uint64_t s
 }
 
 /* What the header says; a bad one is a damaged file. That it cannot be asked now is something else. */
-static int read_header(const struct eg_log_dir *dir, struct eg_log_file *f) {
+static int read_header(const struct eg_log_dir *dir, const char *suffix, struct eg_log_file *f) {
     static _Thread_local uint8_t page[EG_PAGE];
     struct path p;
     struct stat st;
     struct eg_logfile_id id, expected = expected_id(dir, f->seq);
-    int fd = open(segment_path(dir, f->seq, ".log", &p), O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    int fd = open(segment_path(dir, f->seq, suffix, &p), O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
     if (fd < 0 && errno != ELOOP)
         return failed(p.text, "open it");
     ssize_t n = fd >= 0 ? pread(fd, page, sizeof(page), 0) : -1;
@@ -197,12 +203,23 @@ static int read_header(const struct eg_log_dir *dir, struct eg_log_file *f) {
     if (fd >= 0)
         close(fd);
     f->damaged = n < 0 || eg_logfile_header_check(page, (uint64_t)n, &expected, &id, NULL) != EAGRE_OK;
-    if (!f->damaged)
+    if (!f->damaged) {
         f->base = id.base;
+        f->created_ns = id.created_ns;
+    }
     return EAGRE_OK;
 }
 
-int eg_log_dir_list(const struct eg_log_dir *dir, struct eg_file_table *out) {
+#define ASIDE ".log.damaged"
+
+static bool is_known_name(const char *name) {
+    uint64_t seq;
+    return name[0] == '.' || strcmp(name, "spare.log") == 0 || parse_name(name, ".log", &seq) || parse_name(name, ".idx", &seq) ||
+           parse_name(name, ASIDE, &seq);
+}
+
+/* By seq, with what their headers say. */
+static int list(const struct eg_log_dir *dir, const char *suffix, bool report, struct eg_file_table *out) {
     int rc = EAGRE_OK;
     DIR *all = opendir(dir->path);
     *out = (struct eg_file_table){0};
@@ -211,10 +228,9 @@ int eg_log_dir_list(const struct eg_log_dir *dir, struct eg_file_table *out) {
     const struct dirent *e;
     while (rc == EAGRE_OK && (errno = 0, e = readdir(all)) != NULL) {
         struct eg_log_file f = {.end = -1};
-        if (parse_name(e->d_name, ".log", &f.seq))
+        if (parse_name(e->d_name, suffix, &f.seq))
             rc = eg_files_add(out, &f);
-        else if (e->d_name[0] != '.' && !parse_name(e->d_name, ".idx", &f.seq) && strcmp(e->d_name, "spare.log") != 0 &&
-                 !parse_name(e->d_name, ".log.damaged", &f.seq))
+        else if (report && !is_known_name(e->d_name))
             eg_log_warning("%s/%s is no file of Eagre's: left alone", dir->path, e->d_name);
     }
     if (rc == EAGRE_OK && errno != 0)
@@ -223,11 +239,18 @@ int eg_log_dir_list(const struct eg_log_dir *dir, struct eg_file_table *out) {
     if (out->count > 0)
         qsort(out->list, out->count, sizeof(*out->list), compare_files);
     for (size_t i = 0; rc == EAGRE_OK && i < out->count; i++)
-        rc = read_header(dir, &out->list[i]);
-    if (rc != EAGRE_OK) {
+        rc = read_header(dir, suffix, &out->list[i]);
+    if (rc != EAGRE_OK)
         eg_files_free(out);
+    return rc;
+}
+
+int eg_log_dir_list_aside(const struct eg_log_dir *dir, struct eg_file_table *out) { return list(dir, ASIDE, false, out); }
+
+int eg_log_dir_list(const struct eg_log_dir *dir, struct eg_file_table *out) {
+    int rc = list(dir, ".log", true, out);
+    if (rc != EAGRE_OK)
         return rc;
-    }
     for (size_t i = 0; i + 1 < out->count; i++) {
         struct eg_log_file *f = &out->list[i], *next = &out->list[i + 1];
         if (!f->damaged && !next->damaged && next->base < f->base)
@@ -322,17 +345,30 @@ static int check_same(const char *path, int fd, const struct eg_logfile_id *id) 
     return rc == EAGRE_OK ? rc : eg_error_add(rc, "%s", path);
 }
 
-int eg_log_dir_name(const struct eg_log_dir *dir, const struct eg_logfile_id *id, int *fd_out, uint64_t *allocated,
-                    int *error) {
+/* One that a predecessor made and that is gone on with at byte `keep`: what it wrote behind goes, and that is synced. */
+static int take_up(const char *path, int fd, const struct eg_logfile_id *id, uint64_t keep) {
+    struct stat st;
+    int rc = check_same(path, fd, id);
+    if (rc == EAGRE_OK && fstat(fd, &st) != 0)
+        rc = failed(path, "ask for its size");
+    if (rc == EAGRE_OK && (uint64_t)st.st_size < keep)
+        rc = eg_error_set(EAGRE_E_CORRUPT, "%s: it has %lld bytes, but %" PRIu64 " were on disk", path, (long long)st.st_size, keep);
+    /* Synced in any case: whoever made it may have been cut off here. */
+    if (rc == EAGRE_OK && (ftruncate(fd, (off_t)keep) != 0 || fsync(fd) != 0))
+        rc = failed(path, "cut it to what was on disk");
+    return rc;
+}
+
+int eg_log_dir_name(const struct eg_log_dir *dir, const struct eg_logfile_id *id, uint64_t keep, int *fd_out,
+                    uint64_t *allocated, int *error) {
     struct path spare, name;
     struct stat st;
     uint8_t page[EG_PAGE];
     int rc = EAGRE_OK;
     errno = 0;
     int fd = open(segment_path(dir, id->seq, ".log", &name), O_RDWR | O_CLOEXEC | O_NOFOLLOW);
-    bool there = fd >= 0;
-    if (there) {
-        rc = check_same(name.text, fd, id);
+    if (fd >= 0) {
+        rc = take_up(name.text, fd, id, keep);
     } else if (errno == ENOENT) {
         eg_logfile_header_make(page, id);
         fd = open(spare_path(dir, &spare), O_RDWR | O_CLOEXEC | O_NOFOLLOW);
@@ -343,8 +379,6 @@ int eg_log_dir_name(const struct eg_log_dir *dir, const struct eg_logfile_id *id
     }
     if (rc == EAGRE_OK && fstat(fd, &st) != 0)
         rc = failed(name.text, "ask for its size");
-    if (rc == EAGRE_OK && there && fsync(fd) != 0) /* whoever made it may have been cut off here */
-        rc = failed(name.text, "sync it");
     int e = errno;
     if (rc == EAGRE_OK) {
         rc = sync_directory(dir->path);

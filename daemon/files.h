@@ -30,6 +30,7 @@ struct eg_log_file {
     int64_t end;         /* one behind its last offset; -1: not known (the last one, before it is scanned) */
     uint64_t bytes;      /* that it takes on disk */
     int64_t written_ns;  /* realtime: its last modification */
+    int64_t created_ns;  /* realtime: when it got its first record; 0: not known */
     bool damaged;        /* its header is bad: no record of it can be read */
 };
 
@@ -40,9 +41,14 @@ struct eg_file_table {
 };
 
 void eg_files_free(struct eg_file_table *t);
+/* Room for n more: so many calls of eg_files_add will not fail. */
+int eg_files_reserve(struct eg_file_table *t, size_t n);
 int eg_files_add(struct eg_file_table *t, const struct eg_log_file *f); /* behind the last */
 void eg_files_drop_first(struct eg_file_table *t);
 struct eg_log_file *eg_files_at(const struct eg_file_table *t, size_t i); /* NULL: no such */
+static inline struct eg_log_file *eg_files_last(const struct eg_file_table *t) {
+    return t->count > 0 ? &t->list[t->first + t->count - 1] : NULL;
+}
 /* The first whose end lies behind offset; count: none. */
 size_t eg_files_behind(const struct eg_file_table *t, int64_t offset);
 /* The first one of this segment or a later one; NULL: none. */
@@ -56,6 +62,8 @@ int eg_log_dir_make(const struct eg_log_dir *dir, int *error);
 /* Blocks. What is there, by seq; headers are read and checked; the end of each is the next one's base, or -1 if there is none
  * or that one's header is damaged. No directory is an empty list. Strange names are reported once each, and left alone. */
 int eg_log_dir_list(const struct eg_log_dir *dir, struct eg_file_table *out);
+/* Blocks. What `eagre log repair` put aside as damaged, by seq; no ends. */
+int eg_log_dir_list_aside(const struct eg_log_dir *dir, struct eg_file_table *out);
 /* Blocks. Have spare.log with disk space behind its first EG_LOG_STEP bytes (or all, if that is less). Files are given space
  * in steps, ahead of what is written to them, so that no write meets a full disk and a partition with little in it takes
  * little. EAGRE_E_LIMIT with ENOSPC or EDQUOT in *error: none is left, or less than min_free_bytes would be. Other errors:
@@ -64,10 +72,11 @@ int eg_log_dir_list(const struct eg_log_dir *dir, struct eg_file_table *out);
 struct eg_logfile_id;
 int eg_log_dir_prepare(const struct eg_log_dir *dir, int *error);
 /* Blocks. id->seq's file, open for writing: spare.log gets its header, is synced, renamed, and the directory synced: a file
- * of that name has a good header. One that is there already is gone on with: EAGRE_E_CORRUPT: if it is another's.
- * *allocated: bytes with disk space behind them. */
-int eg_log_dir_name(const struct eg_log_dir *dir, const struct eg_logfile_id *id, int *fd_out, uint64_t *allocated,
-                    int *error);
+ * of that name has a good header. One that is there already is gone on with, from byte `keep` on, which is cut off for good
+ * first: frames that a predecessor wrote there and did not flush would, after a power cut, be evidence of flushes that never
+ * were (logfile.h). EAGRE_E_CORRUPT: it is another's, or shorter than that. *allocated: bytes with disk space behind them. */
+int eg_log_dir_name(const struct eg_log_dir *dir, const struct eg_logfile_id *id, uint64_t keep, int *fd_out,
+                    uint64_t *allocated, int *error);
 /* Blocks. Disk space behind bytes from .. to of the file, too. Errors as above. */
 int eg_log_dir_grow(const struct eg_log_dir *dir, int fd, uint64_t from, uint64_t to, int *error);
 /* Blocks shortly. For readers. */

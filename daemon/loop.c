@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <unistd.h>
 
 #include "daemon.h"
@@ -16,6 +17,7 @@
 struct eg_loop {
     int epoll_fd;
     bool stop;
+    bool coarse; /* this kernel waits in milliseconds */
     int count; /* events of this round, those before `next` are done */
     int next;
     struct epoll_event events[ROUND];
@@ -65,27 +67,42 @@ void eg_loop_remove(struct eg_loop *l, struct eg_watch *w) {
 
 void eg_loop_stop(struct eg_loop *l) { l->stop = true; }
 
-static int timeout_ms(int64_t now, int64_t next) {
+#define NAP_NS (2 * EG_NS_PER_MS)
+#define FOR_EVER (-1)
+
+/* Rather late than a round too many: in whole milliseconds, but for who cannot wait for one. */
+static int64_t timeout_ns(int64_t now, int64_t next) {
     if (next == INT64_MAX)
-        return -1;
+        return FOR_EVER;
     if (next <= now)
         return 0;
-    int64_t ms = (next - now - 1) / EG_NS_PER_MS + 1; /* up: rather late than a round too many */
-    return ms > 3600000 ? 3600000 : (int)ms;
+    if (next - now < EG_NS_PER_MS / 2)
+        return next - now;
+    int64_t ms = (next - now - 1) / EG_NS_PER_MS + 1;
+    return (ms > 3600000 ? 3600000 : ms) * EG_NS_PER_MS;
 }
 
-#define NAP_MS 2
+static int wait_events(struct eg_loop *l, int64_t timeout) {
+    if (timeout > 0 && timeout < EG_NS_PER_MS && !l->coarse) {
+        struct timespec ts = {.tv_nsec = (long)timeout};
+        int n = epoll_pwait2(l->epoll_fd, l->events, ROUND, &ts, NULL);
+        if (n >= 0 || errno != ENOSYS)
+            return n;
+        l->coarse = true; /* Linux 5.10 */
+    }
+    return epoll_wait(l->epoll_fd, l->events, ROUND, timeout < 0 ? -1 : (int)((timeout + EG_NS_PER_MS - 1) / EG_NS_PER_MS));
+}
 
-static void wait_and_call(struct eg_daemon *d, int timeout) {
+static void wait_and_call(struct eg_daemon *d, int64_t timeout) {
     struct eg_loop *l = d->loop;
     bool announce = timeout != 0;
     if (announce) {
-        eg_store_relaxed(&d->bus->asleep, timeout > 0 && timeout <= NAP_MS ? EG_NAPPING : EG_ASLEEP);
+        eg_store_relaxed(&d->bus->asleep, timeout > 0 && timeout <= NAP_NS ? EG_NAPPING : EG_ASLEEP);
         eg_fence_seq_cst(); /* before the last look; partner: tell_daemon()'s in src/log/rotate.c */
         if (eg_slots_moved(d))
             timeout = 0;
     }
-    int n = epoll_wait(l->epoll_fd, l->events, ROUND, timeout);
+    int n = wait_events(l, timeout);
     if (announce)
         eg_store_relaxed(&d->bus->asleep, EG_AWAKE); /* late: somebody rings for nothing */
     if (n < 0) {
@@ -106,11 +123,12 @@ static void wait_and_call(struct eg_daemon *d, int timeout) {
 }
 
 void eg_loop_run(struct eg_daemon *d) {
+    prctl(PR_SET_TIMERSLACK, 1000ul, 0ul, 0ul, 0ul); /* ns; 50 us is as long as a flush */
     while (!d->loop->stop) {
         int64_t now = eg_mono_ns();
         int64_t next = eg_services_tick(d, now);
         if (d->loop->stop)
             break;
-        wait_and_call(d, timeout_ms(eg_mono_ns(), next));
+        wait_and_call(d, timeout_ns(eg_mono_ns(), next));
     }
 }

@@ -95,37 +95,46 @@ static int open_archive(struct eg_daemon *d, struct eg_partition *p, bool cold, 
     return opened;
 }
 
-/* Where the log goes on, with new memory. again: a predecessor has said where, and nobody was here since: that stays true,
- * though the mark may lie far ahead by now. */
-static int note_start(struct eg_daemon *d, struct eg_partition *p, bool again) {
+/* Where the log begins and, with new memory, goes on: at `start` and in segment seq, or behind what was found. */
+static void store_start(struct eg_partition *p, int64_t start, uint64_t seq, const struct eg_recovered *found, bool known) {
     struct eg_partition_status *s = p->status;
-    struct eg_recovered found = {0};
-    int64_t log_start = p->mark.end, start = p->mark.end;
-    uint64_t seq = p->mark.seq;
-    if (is_on_disk(p->topic)) {
-        int rc = open_archive(d, p, true, &found);
-        if (rc != EAGRE_OK)
-            return rc;
-        /* The mark is exact after a clean stop. Else it lies beyond every offset that somebody may have seen: those that are
-         * lost are not given out again. */
-        start = again ? eg_load_relaxed(&s->start_offset) : start > found.end ? start : found.end;
-        log_start = found.log_start < found.end ? found.log_start : start;
-        seq = again ? eg_load_relaxed(&s->start_seq) : found.next_seq > seq ? found.next_seq : seq;
-        if (eg_archive_unrecovered(p) != NULL)
-            log_start = 0;
-        else
-            eg_store_relaxed(&s->disk, EG_DISK_OK);
-        int64_t said = (int64_t)eg_load_relaxed(&s->log_start);
-        log_start = log_start > said ? log_start : said;
-    }
-    eg_store_relaxed(&s->log_start, (uint64_t)log_start);
+    int64_t log_start;
+    start = start > found->end ? start : found->end;
+    seq = seq > found->next_seq ? seq : found->next_seq;
+    log_start = !known ? 0 : found->log_start < found->end ? found->log_start : start;
+    int64_t said = (int64_t)eg_load_relaxed(&s->log_start);
+    eg_store_release(&s->log_start, (uint64_t)(log_start > said ? log_start : said)); /* partner: readers' acquire */
     eg_store_relaxed(&s->start_offset, start);
     eg_store_relaxed(&s->start_seq, seq);
     eg_store_relaxed(&s->durable_end, (uint64_t)start);
     eg_store_relaxed(&s->archived_flush, 1);
     eg_store_relaxed(&s->archived_at, eg_hint_make(EG_SEGMENT_DATA, 0));
     eg_store_relaxed(&s->archived_seq, seq);
+}
+
+/* Where the log goes on, with new memory. again: a predecessor has said where, and nobody was here since: that stays true,
+ * though the mark may lie far ahead by now. Else the mark: exact after a clean stop, otherwise beyond every offset that
+ * somebody may have seen: those that are lost are not given out again. */
+static int note_start(struct eg_daemon *d, struct eg_partition *p, bool again) {
+    struct eg_partition_status *s = p->status;
+    struct eg_recovered found = {0};
+    bool known = true;
+    if (is_on_disk(p->topic)) {
+        int rc = open_archive(d, p, true, &found);
+        if (rc != EAGRE_OK)
+            return rc;
+        known = eg_archive_unrecovered(p) == NULL;
+        if (known)
+            eg_store_relaxed(&s->disk, EG_DISK_OK);
+    }
+    store_start(p, again ? eg_load_relaxed(&s->start_offset) : p->mark.end, again ? eg_load_relaxed(&s->start_seq) : p->mark.seq,
+                &found, known);
     return EAGRE_OK;
+}
+
+void eg_partition_recovered(struct eg_partition *p, const struct eg_recovered *found) {
+    if (p->buffers == NULL)
+        store_start(p, eg_load_relaxed(&p->status->start_offset), eg_load_relaxed(&p->status->start_seq), found, true);
 }
 
 int eg_partition_make(struct eg_daemon *d, struct eg_topic *t, uint32_t number, uint32_t uid,

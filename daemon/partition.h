@@ -33,7 +33,7 @@ struct eg_partition {
     struct eg_topic *topic;
     struct eg_archive *archive; /* archive.h; NULL: storage=memory */
     bool removing;              /* retention.c, as the next ones */
-    int64_t began_ns;           /* when began_seq, the active one, was first seen to hold something; 0: it does not */
+    int64_t began_ns;           /* when began_seq, the active one, got its first record; 0: not known to have one */
     uint64_t began_seq;
     uint64_t noted_seq, noted_at;
     uint32_t number;
@@ -111,6 +111,9 @@ int eg_partition_make(struct eg_daemon *d, struct eg_topic *t, uint32_t number, 
  * is damaged comes out in error state; EAGRE_E_CORRUPT: its entry in the topic's objects is damaged. */
 int eg_partition_take(struct eg_daemon *d, struct eg_topic *t, uint32_t number, uint32_t uid,
                       struct eg_partition **out);
+/* Its files are known now, which they were not at the start: where the log begins and, if nobody opened it, goes on. */
+struct eg_recovered;
+void eg_partition_recovered(struct eg_partition *p, const struct eg_recovered *found);
 /* Unmap, close, free; drop: the keeper forgets its buffers. */
 void eg_partition_free(struct eg_daemon *d, struct eg_partition *p, bool drop);
 

@@ -170,27 +170,61 @@ static void report(const struct job *j, const struct eg_log_file *f, const struc
                      s->behind_records, f->base + (int64_t)(s->next_pos != 0 ? s->next_index : s->good_index));
 }
 
+/* One behind the last offset in this file, as far as its frames tell. */
+static int scan_end(const struct job *j, const struct eg_log_file *f, int64_t *end) {
+    struct eg_logfile_scan s;
+    struct loaded x;
+    int rc = load(j, f, false, &x);
+    if (rc != EAGRE_OK)
+        return rc;
+    eg_logfile_scan(&x.l, EG_SEGMENT_DATA, 0, 0, EG_SEGMENT_DATA, &s);
+    unload(&x);
+    *end = f->base + (int64_t)end_index(&s);
+    return EAGRE_OK;
+}
+
 /* A file whose header is damaged: it begins where the one before ends, which only that one's frames tell. */
 static int place_damaged(struct job *j, size_t i) {
     struct eg_file_table *t = &j->result.files;
     struct eg_log_file *f = eg_files_at(t, i), *before = i > 0 ? eg_files_at(t, i - 1) : NULL;
     const struct eg_log_file *next = eg_files_at(t, i + 1);
-    struct eg_logfile_scan s;
-    struct loaded x;
     eg_log_error("topic '%s' partition %u: %s/%020" PRIu64 ".log: its header is damaged: its records cannot be read; see eagre log "
                  "verify",
                  j->topic, j->dir.partition, j->dir.path, f->seq);
     f->base = before != NULL && before->damaged ? before->base : 0;
     if (before != NULL && !before->damaged) {
-        int rc = load(j, before, false, &x);
+        int rc = scan_end(j, before, &before->end);
         if (rc != EAGRE_OK)
             return rc;
-        eg_logfile_scan(&x.l, EG_SEGMENT_DATA, 0, 0, EG_SEGMENT_DATA, &s);
-        unload(&x);
-        f->base = before->end = before->base + (int64_t)end_index(&s);
+        f->base = before->end;
     }
     f->end = next != NULL && !next->damaged ? next->base : f->base;
     return EAGRE_OK;
+}
+
+/* Segments that `eagre log repair` put aside: consumers go over them, so at each start it is said what they do not get. */
+static void tell_aside(const struct job *j) {
+    const struct eg_file_table *t = &j->result.files;
+    struct eg_file_table aside;
+    if (eg_log_dir_list_aside(&j->dir, &aside) != EAGRE_OK)
+        return; /* it is gone meanwhile */
+    for (size_t i = 0; i < aside.count; i++) {
+        const struct eg_log_file *f = eg_files_at(&aside, i), *next = eg_files_from_seq(t, f->seq), *before = NULL;
+        char up_to[40] = "on";
+        int64_t from = f->base;
+        for (size_t k = 0; k < t->count && eg_files_at(t, k)->seq < f->seq; k++)
+            before = eg_files_at(t, k);
+        if (next != NULL && (next->seq == f->seq || next->base <= j->noted.log_start))
+            continue; /* it was put back; or the log begins behind it */
+        if (f->damaged && (before == NULL || before->damaged || scan_end(j, before, &from) != EAGRE_OK))
+            from = before != NULL ? before->base : 0;
+        if (next != NULL)
+            snprintf(up_to, sizeof(up_to), "to %" PRId64, next->base - 1);
+        eg_log_warning("topic '%s' partition %u: consumers get no records of offsets %" PRId64 " %s: segment %" PRIu64
+                       " was damaged and put aside (%s/%020" PRIu64 ".log.damaged); eagre log dump prints what is good in it",
+                       j->topic, j->dir.partition, from, up_to, f->seq, j->dir.path, f->seq);
+    }
+    eg_files_free(&aside);
 }
 
 /* Everything before this place of the file is known to be durable. */
@@ -200,23 +234,46 @@ static uint64_t mark_of(const struct job *j, const struct eg_log_file *f) {
     return f->seq == j->noted.seq && j->noted.pos > EG_SEGMENT_DATA ? j->noted.pos : EG_SEGMENT_DATA;
 }
 
-/* The last file: where does its good part end? It is removed if nothing good was ever in it. */
+/* Nothing but zeros. */
+static bool is_blank(const struct loaded *x) {
+    return x->bytes == 0 || (x->data[0] == 0 && memcmp(x->data, x->data + 1, x->bytes - 1) == 0);
+}
+
+/*
+ * The last file: where does its good part end? It is removed if nothing good was ever in it: made, and its first records
+ * never came to disk.
+ *
+ * What else can a crash leave of a file that is being made? .making and spare.log, which nobody looks at; and under its
+ * name a file whose header was synced before (eg_log_dir_name()), so a bad one is damage: it is kept and told, also if no
+ * frame in it is good, for frames are all that could be checked. But for one that is empty or all zeros where nothing was
+ * known to be on disk: it keeps nothing from anybody, and a file system that lost the order of sync and rename leaves such.
+ */
 static int check_last(struct job *j, bool *dropped) {
     struct eg_file_table *t = &j->result.files;
     struct eg_log_file *f = eg_files_at(t, t->count - 1);
     uint64_t mark = mark_of(j, f);
     struct eg_logfile_scan s;
     struct loaded x;
-    int rc = f->damaged ? place_damaged(j, t->count - 1) : EAGRE_OK;
-    if (rc == EAGRE_OK)
-        rc = load(j, f, true, &x);
+    int rc = load(j, f, true, &x);
     if (rc != EAGRE_OK)
         return rc;
+    bool blank = f->damaged && mark <= EG_SEGMENT_DATA && is_blank(&x);
+    if (f->damaged && !blank)
+        rc = place_damaged(j, t->count - 1);
+    if (rc != EAGRE_OK) {
+        unload(&x);
+        return rc;
+    }
     eg_logfile_scan(&x.l, EG_SEGMENT_DATA, 0, 0, mark, &s);
-    report(j, f, &s);
+    if (!f->damaged)
+        report(j, f, &s);
     f->end = f->base + (int64_t)end_index(&s);
-    if (s.verdict != EG_FILE_DAMAGED && s.good_pos <= EG_SEGMENT_DATA && mark <= EG_SEGMENT_DATA &&
-        (s.behind_records == 0 || !f->damaged)) { /* cut to nothing and killed: the next one would remove it */
+    if (f->damaged && mark > EG_SEGMENT_DATA && f->end == f->base)
+        f->end++; /* at least one record was on disk: who reads on is told */
+    if (blank || (!f->damaged && s.verdict != EG_FILE_DAMAGED && s.good_pos <= EG_SEGMENT_DATA &&
+                  mark <= EG_SEGMENT_DATA)) { /* if it was cut to nothing and then killed: the next one would remove it */
+        if (blank)
+            eg_log_warning("topic '%s' partition %u: %s is empty: removed", j->topic, j->dir.partition, x.path);
         *dropped = true;
         rc = eg_log_dir_unlink(&j->dir, f->seq, f->seq);
         t->count -= rc == EAGRE_OK;
@@ -254,12 +311,27 @@ static int recover_one(struct job *j, bool cold) {
         eg_files_free(&r->files);
         return rc;
     }
+    tell_aside(j);
     const struct eg_log_file *first = eg_files_at(&r->files, 0);
     const struct eg_log_file *last = r->files.count > 0 ? eg_files_at(&r->files, r->files.count - 1) : NULL;
     r->end = last != NULL ? last->end : 0;
     r->next_seq = last != NULL ? last->seq + 1 : 0;
     r->log_start = first != NULL && first->base > j->noted.log_start ? first->base : j->noted.log_start;
     return EAGRE_OK;
+}
+
+int eg_recover_again(const char *topic, const struct eg_log_dir *dir, const struct eg_meta_disk *noted, bool cold,
+                     struct eg_recovered *out) {
+    struct job *j = calloc(1, sizeof(*j));
+    if (j == NULL)
+        return eg_error_set(EAGRE_E_NO_MEMORY, "no memory to recover a partition");
+    snprintf(j->topic, sizeof(j->topic), "%s", topic);
+    j->dir = *dir;
+    j->noted = *noted;
+    int rc = recover_one(j, cold);
+    *out = j->result;
+    free(j);
+    return rc;
 }
 
 /* ---- all of them ----------------------------------------------------------------------------------------------- */

@@ -15,6 +15,7 @@
 #include "daemon.h"
 #include "files.h"
 
+struct eg_meta_disk;
 struct eg_meta_topic;
 
 struct eg_recovered {
@@ -30,6 +31,10 @@ int eg_recover_all(struct eg_daemon *d);
 /* What was found for this partition; moved out. A partition that is new: an empty result. Else why there is none. cold: its
  * memory is gone, though that of others may be there. */
 int eg_recover_take(struct eg_daemon *d, uint32_t partition_uid, bool cold, struct eg_recovered *out);
+/* Blocks; for a worker. Once more, one partition, for whom eg_recover_take failed at the start. noted: the store's
+ * (eg_meta_disk_get()). out->files is the caller's. */
+int eg_recover_again(const char *topic, const struct eg_log_dir *dir, const struct eg_meta_disk *noted, bool cold,
+                     struct eg_recovered *out);
 /* No more results are wanted. */
 void eg_recover_free(struct eg_daemon *d);
 

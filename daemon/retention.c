@@ -135,6 +135,14 @@ static void expire(struct eg_partition *p, int64_t now) {
     }
 }
 
+void eg_retention_began(struct eg_partition *p, int64_t realtime_ns) {
+    int64_t age = eg_now_ns() - realtime_ns, now = eg_mono_ns();
+    if (realtime_ns <= 0)
+        return;
+    p->began_seq = p->active;
+    p->began_ns = now - (age < 0 ? 0 : age < now ? age : now - 1); /* clocks are set */
+}
+
 /* The active segment is closed, so that it can expire. As a producer would: eg_rotate(). */
 static void roll(struct eg_daemon *d, struct eg_partition *p, int64_t now) {
     const struct eg_settings *s = &p->topic->settings;
@@ -142,10 +150,8 @@ static void roll(struct eg_daemon *d, struct eg_partition *p, int64_t now) {
     ms = ms < 0 || (keep >= 0 && keep < ms) ? keep : ms;
     if (ms < 0 || s->v[EG_SET_WRITERS] == EG_WRITERS_SINGLE || p->buffers == NULL || eg_partition_failed(p))
         return;
-    if (p->tail <= EG_SEGMENT_DATA) {
-        p->began_ns = 0;
+    if (p->tail <= EG_SEGMENT_DATA)
         return;
-    }
     if (p->began_ns == 0 || p->began_seq != p->active) {
         p->began_ns = now;
         p->began_seq = p->active;

@@ -9,6 +9,7 @@
 #include "sys/errbuf.h"
 
 #define RETENTION_DISK_MS INT64_C(604800000) /* as Kafka */
+#define SEGMENT_MS INT64_C(604800000)        /* likewise */
 
 enum type { NUMBER, SIZE, CHOICE, NUMA, ACCESS };
 
@@ -101,14 +102,15 @@ static const struct row {
     [EG_SET_SEGMENT_MS] = {"segment.ms",
                            NUMBER,
                            true,
-                           "604800000",
                            NULL,
+                           "604800000 (7 days), -1 with writers=single",
                            -1,
                            INT64_MAX / 1000000,
                            0,
                            {0},
                            "The active segment of a partition with storage=disk is closed when its first record is "
-                           "older, or when retention.ms is over for it; not with writers=single. -1: when it is full."},
+                           "older, or when retention.ms is over for it. -1: when it is full. With writers=single it is "
+                           "closed by its producer alone, when it is full: only -1 is possible."},
     [EG_SET_FLUSH_MS] = {"flush.ms",
                          NUMBER,
                          true,
@@ -403,6 +405,14 @@ int eg_settings_finish(struct eg_settings *s, const char *topic) {
             eg_print_size((uint64_t)segment, seg, sizeof(seg)));
     if (!s->given[EG_SET_RETENTION_MS])
         s->v[EG_SET_RETENTION_MS] = s->v[EG_SET_STORAGE] == EG_STORAGE_DISK ? RETENTION_DISK_MS : -1;
+    bool single = s->v[EG_SET_WRITERS] == EG_WRITERS_SINGLE;
+    if (!s->given[EG_SET_SEGMENT_MS])
+        s->v[EG_SET_SEGMENT_MS] = single ? -1 : SEGMENT_MS;
+    if (single && s->v[EG_SET_SEGMENT_MS] >= 0)
+        return eg_error_set(EAGRE_E_INVALID_CONFIG,
+                            "topic '%s': segment.ms=%" PRId64 ": must be -1 with writers=single, where nobody but the producer "
+                            "may close a segment, and does when it is full",
+                            topic, s->v[EG_SET_SEGMENT_MS]);
     if (!s->given[EG_SET_PINNED_BYTES_MAX])
         s->v[EG_SET_PINNED_BYTES_MAX] = 2 * segment;
     if (s->v[EG_SET_HUGEPAGES] == EG_HUGEPAGES_HUGETLB) {

@@ -250,22 +250,14 @@ static void say(struct log_look *k, enum log_state state, const char *format, ..
     va_end(args);
 }
 
-/* A file that has its name but not its header yet: fallocate's zeros, or an expired file of the partition. */
-static bool is_blank(const void *page, uint64_t bytes, uint64_t seq,
-                     const struct eg_logfile_id *ids) {
-    enum eg_logfile_header_fault fault;
-    struct eg_logfile_id id;
-    uint64_t magic;
-    if (bytes < EG_PAGE)
-        return true;
-    memcpy(&magic, page, sizeof(magic));
-    return eg_logfile_header_check(page, bytes, NULL, &id, &fault) == EAGRE_OK
-               ? id.seq < seq && (ids->capacity == 0 || id.partition_uid == ids->partition_uid)
-               : fault == EG_HEADER_MAGIC && magic == 0;
+/* Is this all zeros, or nothing? What a file system that lost the order of sync and rename leaves of a file that was just
+ * made; anything else without a good header is damage. */
+static bool is_blank(const uint8_t *bytes, uint64_t n) {
+    return n == 0 || (bytes[0] == 0 && memcmp(bytes, bytes + 1, n - 1) == 0);
 }
 
 /* No file behind it has begun. (What a repair put aside had.) */
-static bool is_last(const struct log_partition *p, size_t i, const struct eg_logfile_id *ids) {
+static bool is_last(const struct log_partition *p, size_t i) {
     for (size_t n = i + 1; n < p->count; n++) {
         _Alignas(8) uint8_t page[EG_PAGE];
         if (p->files[n].seq == p->files[i].seq)
@@ -274,7 +266,7 @@ static bool is_last(const struct log_partition *p, size_t i, const struct eg_log
         ssize_t got = fd >= 0 ? pread(fd, page, sizeof(page), 0) : -1;
         if (fd >= 0)
             close(fd);
-        if (got < 0 || !is_blank(page, (uint64_t)got, p->files[n].seq, ids))
+        if (got < 0 || !is_blank(page, (uint64_t)got))
             return false;
     }
     return true;
@@ -299,7 +291,7 @@ static bool look_at_header(const struct log_partition *p, struct eg_logfile_id *
         return true;
     }
     say(k, fault == EG_HEADER_VERSION ? LOG_UNREADABLE : LOG_NO_HEADER, "%s", eg_error_text());
-    if (last && is_blank(k->data, k->bytes, k->file->seq, ids)) {
+    if (last && is_blank(k->data, k->bytes)) {
         k->state = LOG_EMPTY;
         k->problem[0] = '\0';
     }
@@ -314,7 +306,7 @@ static void look(const struct log_partition *p, size_t i, struct eg_logfile_id *
         say(k, LOG_UNREADABLE, "cannot read it: %s", strerror(error));
         return;
     }
-    bool last = p->is_part || is_last(p, i, ids); /* who names files need not name all of them */
+    bool last = p->is_part || is_last(p, i); /* who names files need not name all of them */
     if (!look_at_header(p, ids, last, k))
         return;
     eg_logfile_init(&k->l, &k->id, k->data, k->bytes);

@@ -138,7 +138,8 @@ int eagre_consumer_end_offset(eagre_consumer_t *c, const char *topic, int32_t pa
 /* end - position, 0 at least. */
 int eagre_consumer_lag(eagre_consumer_t *c, const char *topic, int32_t partition, int64_t *records);
 
-/* A paused partition keeps its position and gives no records. */
+/* A paused partition keeps its position and gives no records. (Else a consumer has mapped, of each partition, the log file
+ * that it reads, if it reads one: until it goes on to the next. An expired file takes disk space as long.) */
 int eagre_consumer_pause(eagre_consumer_t *c, const char *topic, int32_t partition);
 int eagre_consumer_resume(eagre_consumer_t *c, const char *topic, int32_t partition);
 

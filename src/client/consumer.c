@@ -235,8 +235,10 @@ static int poll_all(eagre_consumer_t *c, eagre_record_t *records, size_t max, si
         if (c->turn >= count)
             c->turn = 0;
         struct assigned *a = c->parts[c->turn++];
-        if (a->paused)
+        if (a->paused) { /* it holds no file meanwhile, which may be the last one to hold disk space of what has expired */
+            eg_reader_drop_file(&a->reader);
             continue;
+        }
         int rc = poll_one(c, a, records, max, n);
         if (rc != EAGRE_OK || *n > 0)
             return rc;

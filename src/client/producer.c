@@ -167,18 +167,21 @@ static bool nap(int64_t until) {
     return left > 0;
 }
 
-/* A call with acks=disk begins: its time runs from here, and what it writes goes to the present instance. */
-static __attribute__((cold)) int begin_disk(eagre_producer_t *p) {
-    p->call_until = eg_producer_until(p->options.max_block_ms);
-    if (eg_load_relaxed(&p->e->generation) == p->topic->generation)
-        return EAGRE_OK;
+/* What is written from here on goes to the present instance. */
+static __attribute__((cold)) int catch_up(eagre_producer_t *p, int64_t until) {
     int rc;
     do {
-        eg_producer_begin_waiting(p, p->call_until);
+        eg_producer_begin_waiting(p, until);
         rc = eg_producer_check_session(p);
-    } while (rc == EAGRE_E_NO_DAEMON && nap(p->call_until));
+    } while (rc == EAGRE_E_NO_DAEMON && nap(until));
     eg_producer_end_waiting(p);
     return rc == EAGRE_OK ? rc : eg_error_add(rc, "topic '%s'", p->topic->name);
+}
+
+/* A call with acks=disk begins: its time runs from here. */
+static __attribute__((cold)) int begin_disk(eagre_producer_t *p) {
+    p->call_until = eg_producer_until(p->options.max_block_ms);
+    return eg_load_relaxed(&p->e->generation) == p->topic->generation ? EAGRE_OK : catch_up(p, p->call_until);
 }
 
 void eg_producer_begin_waiting(eagre_producer_t *p, int64_t until) {
@@ -193,6 +196,7 @@ int eg_producer_check_session(eagre_producer_t *p) {
     if (eg_load_relaxed(&p->e->generation) == p->topic->generation)
         return rc;
     rc = reopen(p);
+    p->outdated = rc != EAGRE_OK && rc != EAGRE_E_WOULD_BLOCK;
     return rc == EAGRE_E_WOULD_BLOCK ? EAGRE_E_NO_DAEMON : rc;
 }
 
@@ -486,24 +490,30 @@ static inline int produce_small(eagre_producer_t *p, struct eg_writer *w, const 
     return EAGRE_OK;
 }
 
-static __attribute__((cold)) int unusable(const eagre_producer_t *p, const void *m) {
+/* EAGRE_OK: it can be used again. */
+static __attribute__((cold)) int unusable(eagre_producer_t *p, const void *m) {
     if (p == NULL || m == NULL)
         return eg_error_set(EAGRE_E_INVALID, "producer and message must be given");
     if (*p->fork_guard == 0)
         return eg_session_forked(p->e);
-    return eg_error_set(EAGRE_E_STATE, "topic '%s': a claim is open on this producer: commit or abort it first",
-                        p->topic->name);
+    if (p->claim_open)
+        return eg_error_set(EAGRE_E_STATE, "topic '%s': a claim is open on this producer: commit or abort it first",
+                            p->topic->name);
+    return catch_up(p, eg_producer_until(p->options.max_block_ms)); /* what is written to the old memory nobody reads */
 }
 
 /* ---- the public ways ------------------------------------------------------------------------------------ */
 
 int eagre_produce(eagre_producer_t *p, const eagre_message_t *m, int32_t *partition, int64_t *offset) {
-    if (__builtin_expect(p == NULL || m == NULL || *p->fork_guard == 0 || p->claim_open, 0))
-        return unusable(p, m);
+    int rc = EAGRE_OK;
+    if (__builtin_expect(p == NULL || m == NULL || *p->fork_guard == 0 || (p->claim_open | p->outdated), 0))
+        rc = unusable(p, m);
+    if (__builtin_expect(rc != EAGRE_OK, 0))
+        return rc;
     uint64_t payload, headers;
     struct eg_writer *w;
     struct eg_claim c;
-    int rc = payload_of(p, m, &payload, &headers);
+    rc = payload_of(p, m, &payload, &headers);
     if (__builtin_expect(rc == EAGRE_OK && p->options.acks == EAGRE_ACKS_DISK, 0))
         rc = begin_disk(p);
     if (__builtin_expect(rc != EAGRE_OK, 0))
@@ -532,15 +542,18 @@ int eagre_produce(eagre_producer_t *p, const eagre_message_t *m, int32_t *partit
 
 int eagre_produce_batch(eagre_producer_t *p, int32_t partition, const eagre_message_t *m, size_t count,
                         int64_t *first_offset) {
-    if (__builtin_expect(p == NULL || m == NULL || *p->fork_guard == 0 || p->claim_open, 0))
-        return unusable(p, m);
+    int rc = EAGRE_OK;
+    if (__builtin_expect(p == NULL || m == NULL || *p->fork_guard == 0 || (p->claim_open | p->outdated), 0))
+        rc = unusable(p, m);
+    if (__builtin_expect(rc != EAGRE_OK, 0))
+        return rc;
     if (count == 0 || count > BATCH_RECORDS_MAX)
         return eg_error_set(EAGRE_E_INVALID, "topic '%s': a batch of %zu records, 1 to %u are possible",
                             p->topic->name, count, BATCH_RECORDS_MAX);
     uint64_t total = 0, payload, headers;
     uint32_t align = p->topic->align;
     for (size_t i = 0; i < count; i++) {
-        int rc = payload_of(p, &m[i], &payload, &headers);
+        rc = payload_of(p, &m[i], &payload, &headers);
         if (rc != EAGRE_OK)
             return eg_error_add(rc, "record %zu of the batch", i);
         total += eg_frame_length(payload, align);
@@ -549,7 +562,7 @@ int eagre_produce_batch(eagre_producer_t *p, int32_t partition, const eagre_mess
     if (total > max)
         return too_large(p, total, max, "a batch is at most an eighth of segment.bytes, frames' headers included");
     struct eg_writer *w;
-    int rc = p->options.acks == EAGRE_ACKS_DISK ? begin_disk(p) : EAGRE_OK;
+    rc = p->options.acks == EAGRE_ACKS_DISK ? begin_disk(p) : EAGRE_OK;
     if (rc == EAGRE_OK)
         rc = pick(p, partition, m[0].key, m[0].key_len, total, &w);
     if (rc != EAGRE_OK)
@@ -586,15 +599,18 @@ int eagre_produce_batch(eagre_producer_t *p, int32_t partition, const eagre_mess
 
 int eagre_producer_claim(eagre_producer_t *p, int32_t partition, size_t key_len, size_t value_len,
                          eagre_claim_t *out) {
-    if (__builtin_expect(p == NULL || out == NULL || *p->fork_guard == 0 || p->claim_open, 0))
-        return unusable(p, out);
+    int rc = EAGRE_OK;
+    if (__builtin_expect(p == NULL || out == NULL || *p->fork_guard == 0 || (p->claim_open | p->outdated), 0))
+        rc = unusable(p, out);
+    if (__builtin_expect(rc != EAGRE_OK, 0))
+        return rc;
     eagre_message_t shape = EAGRE_MESSAGE_INIT; /* only its sizes are looked at */
     shape.key = key_len != SIZE_MAX ? "" : NULL;
     shape.key_len = key_len;
     shape.value = "";
     shape.value_len = value_len;
     uint64_t payload, headers;
-    int rc = payload_of(p, &shape, &payload, &headers);
+    rc = payload_of(p, &shape, &payload, &headers);
     if (rc != EAGRE_OK)
         return rc;
     struct eg_writer *w;

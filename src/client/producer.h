@@ -15,6 +15,7 @@ struct eagre_producer {
     struct eg_writer **writers; /* [partitions]; NULL: not used yet */
     uint32_t partitions;
     bool claim_open;
+    bool outdated; /* what is mapped is of an instance that has ended, and the topic could not be opened in the next one */
     struct eagre *e;
     eagre_producer_options_t options;
     int64_t call_until;    /* acks=disk: the present call's end; monotonic */

@@ -4,9 +4,15 @@
 
 #include "sys/errbuf.h"
 
+/* What is bad, and the place where a reader can go on: the same that eagred names when it starts. */
 static int corrupt(const struct eg_partition_map *m, const struct eg_cold *c, const char *what) {
-    return eg_error_set(EAGRE_E_CORRUPT, "partition %u: log file of segment %" PRIu64 ", byte %" PRIu64 " (offset %" PRId64 "): %s",
-                        m->number, c->file.seq, c->it.pos, c->file.base + (int64_t)c->it.index, what);
+    struct eg_logfile_frame next;
+    bool more = eg_logfile_find(&c->it.l, c->it.pos, c->it.index, &next);
+    return eg_error_set(EAGRE_E_CORRUPT,
+                        "partition %u: log file of segment %" PRIu64 ", byte %" PRIu64 " (offset %" PRId64
+                        "): %s. The next good record is at offset %" PRId64 " or behind: seek there to go on",
+                        m->number, c->file.seq, c->it.pos, c->file.base + (int64_t)c->it.index, what,
+                        more ? c->file.base + (int64_t)next.index : c->file.end);
 }
 
 /* The file's header must say what the daemon said. */
@@ -28,34 +34,43 @@ static int begin(struct eg_cold *c, const struct eg_partition_map *m, const stru
     return EAGRE_OK;
 }
 
-/* Step to record `index` from the place that is known before it; from the start if that place was none. */
+/* Over what is bad, or missing: to the first good frame behind, if record `index` does not lie before that. */
+static bool step_over(struct eg_cold *c, uint64_t index) {
+    struct eg_logfile_frame next;
+    if (!eg_logfile_find(&c->it.l, c->it.pos, c->it.index, &next) || next.index > index)
+        return false;
+    c->it.pos = next.pos;
+    c->it.index = next.index;
+    return true;
+}
+
+/* Step to record `index` from the place that is known before it; from the start if that place is none. Damage before it is
+ * stepped over: who asks for what lies behind was told of it, or began there. */
 static int walk_to(struct eg_cold *c, const struct eg_partition_map *m, const struct eg_logfile *l, uint64_t pos,
                    uint64_t at, uint64_t index) {
-    for (;;) {
-        struct eg_logfile_frame first;
-        eg_logfile_iter_init(&c->it, l, pos, at);
-        bool bad = pos != EG_SEGMENT_DATA && eg_logfile_frame_check(l, pos, at, &first) != NULL;
-        while (!bad && c->it.index < index) {
-            struct eg_logfile_iter before = c->it;
-            enum eg_logfile_step step = eg_logfile_next(&c->it);
-            if (step == EG_STEP_END && c->it.index < index) /* up to the next file's offsets were lost in a crash */
-                return eg_error_set(EAGRE_E_OFFSET_OUT_OF_RANGE, "partition %u: segment %" PRIu64 " ends before", m->number,
-                                    c->file.seq);
-            if (step == EG_STEP_END || step == EG_STEP_NOTHING)
-                return EAGRE_OK;
-            bad = step == EG_STEP_BAD;
-            if (!bad && c->it.index > index) { /* a pad that ends behind it */
-                c->it = before;
-                return EAGRE_OK;
-            }
-        }
-        if (!bad)
-            return EAGRE_OK;
-        if (pos == EG_SEGMENT_DATA)
-            return corrupt(m, c, c->it.reason);
-        pos = EG_SEGMENT_DATA; /* the index lied */
+    struct eg_logfile_frame first;
+    if (pos != EG_SEGMENT_DATA && eg_logfile_frame_check(l, pos, at, &first) != NULL) { /* the index lied */
+        pos = EG_SEGMENT_DATA;
         at = 0;
     }
+    eg_logfile_iter_init(&c->it, l, pos, at);
+    while (c->it.index < index) {
+        struct eg_logfile_iter before = c->it;
+        enum eg_logfile_step step = eg_logfile_next(&c->it);
+        if (step == EG_STEP_END) /* up to the next file's offsets were lost in a crash */
+            return eg_error_set(EAGRE_E_OFFSET_OUT_OF_RANGE, "partition %u: segment %" PRIu64 " ends before", m->number,
+                                c->file.seq);
+        if (step == EG_STEP_NOTHING || step == EG_STEP_BAD) {
+            if (step_over(c, index))
+                continue;
+            return step == EG_STEP_BAD ? corrupt(m, c, c->it.reason) : EAGRE_OK; /* a poll tells of what is missing */
+        }
+        if (c->it.index > index) { /* a pad that ends behind it */
+            c->it = before;
+            break;
+        }
+    }
+    return EAGRE_OK;
 }
 
 int eg_cold_begin(struct eg_cold *c, const struct eg_partition_map *m, const struct eg_cold_file *file, int64_t offset) {

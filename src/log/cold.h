@@ -41,7 +41,8 @@ struct eg_picker {
     void *ctx;
 };
 
-/* Go to the file's first record at or behind offset (which lies before its end). EAGRE_E_CORRUPT. */
+/* Go to the file's first record at or behind offset (which lies before its end), over damage before it. EAGRE_E_CORRUPT: the
+ * offset is within damage; its text, as that of the next one, names where what is good goes on. */
 int eg_cold_begin(struct eg_cold *c, const struct eg_partition_map *m, const struct eg_cold_file *file, int64_t offset);
 /* Records from *offset on, which moves. *n 0: the file has no more, or (stopped) the picker, which may be NULL, wants no
  * more. EAGRE_E_CORRUPT: at *offset. */

@@ -398,15 +398,16 @@ static int enter_behind_gap(struct eg_reader *r) {
     return found ? pin(r, seq + 1) : EG_LOG_GONE;
 }
 
-static int lost(const struct eg_reader *r, int where) {
+static int lost(const struct eg_reader *r, int where, const struct eg_cold_file *file) {
     switch (where) {
     case EG_COLD_TRIMMED:
         return out_of_range(r, "not in the log any more");
     case EG_COLD_LOST:
         return out_of_range(r, "one that was not on disk when the host or the daemon and its keeper ended, and is lost");
     default:
-        return eg_error_set(EAGRE_E_CORRUPT, "partition %u: offset %" PRId64 " is in a log file that is damaged: see eagre log verify",
-                            r->map->number, r->offset);
+        return eg_error_set(EAGRE_E_CORRUPT, "partition %u: offset %" PRId64 " is in a log file that is damaged: see eagre log "
+                            "verify. The next one begins at offset %" PRId64 ": seek there to go on",
+                            r->map->number, r->offset, file->end);
     }
 }
 
@@ -449,20 +450,20 @@ static int poll_files(struct eg_reader *r, eagre_record_t *records, size_t max, 
             if (rc != EAGRE_E_OFFSET_OUT_OF_RANGE)
                 return rc;
             if (r->offset > eg_reader_beginning(r) && r->picker == NULL)
-                return lost(r, EG_COLD_LOST);
+                return lost(r, EG_COLD_LOST, &file);
             r->offset = file.end; /* where the log begins is no place that anybody has read to */
             continue;
         }
         if (where == EG_COLD_LOST && r->picker != NULL) {
             int64_t next = file.base > 0 ? file.base : eg_load_relaxed(&m->status->start_offset);
             if (next <= r->offset)
-                return lost(r, where);
+                return lost(r, where, &file);
             r->offset = next;
             r->placed = false;
             continue;
         }
         if (where != EG_COLD_IN_RING)
-            return lost(r, where);
+            return lost(r, where, &file);
         rc = poll_ring(r, records, max, n);
         if (rc != EAGRE_E_OFFSET_OUT_OF_RANGE)
             return rc;

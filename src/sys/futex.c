@@ -34,6 +34,7 @@ void eg_futex_wake(_Atomic uint32_t *addr, int n) {
     (void)syscall(SYS_futex, addr, FUTEX_WAKE, n, NULL, NULL, 0);
 }
 
-void eg_futex_wake_bits(_Atomic uint32_t *addr, uint32_t bits) {
-    (void)syscall(SYS_futex, addr, FUTEX_WAKE_BITSET, INT_MAX, NULL, NULL, bits);
+uint32_t eg_futex_wake_bits(_Atomic uint32_t *addr, uint32_t bits) {
+    long n = syscall(SYS_futex, addr, FUTEX_WAKE_BITSET, INT_MAX, NULL, NULL, bits);
+    return n > 0 ? (uint32_t)n : 0;
 }

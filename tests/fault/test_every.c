@@ -81,6 +81,7 @@ static const struct point {
     {"keep.sent", DAEMON, DEATHS, NULL},
     {"keep.taken", DAEMON, DEATHS, NULL},
     /* to disk */
+    {"file.begun", DAEMON, DISK, NULL},
     {"file.created", DAEMON, DISK, NULL},
     {"file.renamed", DAEMON, DISK, NULL},
     {"arch.copied", DAEMON, DISK, NULL},

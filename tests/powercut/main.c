@@ -1,5 +1,6 @@
 /*
  * eg-powercut --seed S [--images N] [--minutes M] [--keep DIR]
+ * eg-powercut --warm S [...]    instead: a daemon that takes up what its predecessor wrote and did not flush
  * eg-powercut --flip STRIDE     instead: flip.c
  *
  * A daemon at work is recorded; N (1000) images of what power cuts could leave of its directory, spread over all that
@@ -228,29 +229,31 @@ static uint64_t weight(const struct record *r) {
                                                                                  : 1;
 }
 
-static void run(uint64_t seed, unsigned long images) {
+static void run(uint64_t seed, unsigned long images, bool warm) {
     struct eg_test_bus b;
     struct run r = {.seed = seed};
     struct record *step;
     char path[128];
-    uint64_t random = seed, steps = 0;
+    uint64_t random = seed, steps = 0, from = RECORD_FIRST;
     eg_bus_init(&b);
     snprintf(path, sizeof(path), "%s/record", b.dir);
     r.log = log_make(path);
-    work(&b, seed, r.log, path, recorder);
+    if (warm)
+        from = work_warm(&b, seed, r.log, path, recorder);
+    else
+        work(&b, seed, r.log, path, recorder);
     snprintf(path, sizeof(path), "%s/recovery", b.dir);
     r.recovery = log_make(path);
     snprintf(r.at.image, sizeof(r.at.image), "%s/image", b.dir);
     snprintf(r.at.second, sizeof(r.at.second), "%s/second", b.dir);
-    for (uint64_t at = RECORD_FIRST; at < atomic_load(&r.log->used);
-         at += record_at(r.log, at)->size)
+    for (uint64_t at = from; at < atomic_load(&r.log->used); at += record_at(r.log, at)->size)
         steps += weight(record_at(r.log, at));
     r.im = images_new(r.log);
     r.told = told_new(r.log);
     uint64_t seen = 0, made = 0, real = 0;
     while ((step = images_step(r.im)) != NULL) {
         told_step(r.told, step, images_position(r.im));
-        seen += weight(step);
+        seen += images_position(r.im) > from ? weight(step) : 0;
         for (; made < seen * images / steps;
              made++) { /* 0 and 1: nothing, or all, that is not on disk */
             uint64_t variant = eg_rand_next(&random);
@@ -286,11 +289,12 @@ static struct {
     uint64_t seed;
     unsigned long images;
     unsigned stride;
+    bool warm;
 } what;
 
 static void power_cuts(void **state) {
     (void)state;
-    run(what.seed, what.images);
+    run(what.seed, what.images, what.warm);
 }
 
 static void each_byte(void **state) {
@@ -314,7 +318,8 @@ int main(int argc, char **argv) {
             what.stride = (unsigned)strtoul(argv[i + 1], NULL, 10);
             return test("each byte", each_byte);
         }
-        if (strcmp(argv[i], "--seed") == 0)
+        what.warm |= strcmp(argv[i], "--warm") == 0;
+        if (strcmp(argv[i], "--seed") == 0 || strcmp(argv[i], "--warm") == 0)
             seed = strtoull(argv[i + 1], NULL, 10);
         else if (strcmp(argv[i], "--images") == 0)
             images = strtoul(argv[i + 1], NULL, 10);

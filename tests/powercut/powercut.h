@@ -24,6 +24,9 @@ size_t work_value(uint64_t number, uint32_t partition, uint8_t *value);
  * clients goes to the log. The daemon is stopped in the end. */
 void work(struct eg_test_bus *b, uint64_t seed, struct record_log *log, const char *log_path,
           const char *recorder);
+/* Likewise: killed with much that is written and not flushed, and started again, warm. Where in the log that begins. */
+uint64_t work_warm(struct eg_test_bus *b, uint64_t seed, struct record_log *log, const char *log_path,
+                   const char *recorder);
 
 /* ---- what was told ---- */
 

@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "eagre/admin.h"
@@ -199,20 +200,21 @@ static void one(void) {
     }
 }
 
-static void open_all(const struct eg_test_bus *b, bool fresh) {
+static void make_topic(const char *segment, const char *flush_ms, const char *flush_bytes, const char *keep) {
+    eagre_setting_t s[] = {{"storage", "disk"},     {"segment.bytes", segment}, {"partitions", "2"},
+                           {"ring.segments", "4"},  {"flush.ms", flush_ms},     {"flush.bytes", flush_bytes},
+                           {"retention.bytes", keep}};
+    OK(eagre_topic_create(e, "t", s, sizeof(s) / sizeof(s[0])));
+}
+
+static void open_all(const struct eg_test_bus *b, bool fresh, bool large) {
     eagre_producer_options_t o = EAGRE_PRODUCER_OPTIONS_INIT;
+    static const char *const flush[] = {"8K", "64K", "1M"};
     OK(eagre_open(b->socket, &e));
-    if (fresh) {
-        static const char *const flush[] = {"8K", "64K", "1M"};
-        eagre_setting_t s[] = {{"storage", "disk"},
-                               {"segment.bytes", "64K"},
-                               {"partitions", "2"},
-                               {"ring.segments", "4"},
-                               {"flush.ms", dice(2) ? "3" : "30"},
-                               {"flush.bytes", flush[dice(3)]},
-                               {"retention.bytes", dice(2) ? "256K" : "-1"}};
-        OK(eagre_topic_create(e, "t", s, sizeof(s) / sizeof(s[0])));
-    }
+    if (fresh && large)
+        make_topic("16M", "60000", "1G", "-1");
+    else if (fresh)
+        make_topic("64K", dice(2) ? "3" : "30", flush[dice(3)], dice(2) ? "256K" : "-1");
     OK(eagre_producer_open(e, "t", &o, &memory));
     o.acks = EAGRE_ACKS_DISK;
     OK(eagre_producer_open(e, "t", &o, &disk));
@@ -224,30 +226,85 @@ static void close_all(void) {
     eagre_close(e);
 }
 
-void work(struct eg_test_bus *b, uint64_t seed, struct record_log *log, const char *log_path,
-          const char *recorder) {
-    enum { STOP, KILL, KILL_BOTH };
-    static const int ends[] = {KILL, STOP, KILL_BOTH, KILL, STOP};
-    char preload[512], path[512], dir[512];
+static char preload[512], log_variable[512], dir_variable[512];
+
+static void prepare(struct eg_test_bus *b, uint64_t seed, struct record_log *log, const char *log_path,
+                    const char *recorder) {
     struct stat st;
     random_ = seed;
     log_ = log;
     there = false;
     memset(next_number, 0, sizeof(next_number));
     snprintf(preload, sizeof(preload), "LD_PRELOAD=%s", recorder);
-    snprintf(path, sizeof(path), "%s=%s", RECORD_LOG_ENV, log_path);
-    snprintf(dir, sizeof(dir), "%s=%s", RECORD_DIR_ENV, b->data);
-    const char *const environment[] = {preload, path, dir, NULL};
-    const char *const arguments[] = {"--disk.io=threads", "--disk.min.free.bytes=0", NULL};
+    snprintf(log_variable, sizeof(log_variable), "%s=%s", RECORD_LOG_ENV, log_path);
+    snprintf(dir_variable, sizeof(dir_variable), "%s=%s", RECORD_DIR_ENV, b->data);
     mkdir(b->data, 0700);
     if (stat(b->data, &st) != 0)
         fail_msg("%s cannot be made", b->data);
     record_add(log, RECORD_MKDIR, 0, st.st_ino, 0, 0, "", 1);
+}
+
+static void start(struct eg_test_bus *b) {
+    const char *const environment[] = {preload, log_variable, dir_variable, NULL};
+    const char *const arguments[] = {"--disk.io=threads", "--disk.min.free.bytes=0", NULL};
+    record_thaw(log_);
+    if (eg_bus_try_start(b, environment, arguments) != 0)
+        fail_msg("the daemon does not start: see %s", b->log);
+}
+
+static void stop(struct eg_test_bus *b) {
+    if (eg_bus_stop(b) != 0)
+        fail_msg("the daemon does not stop well: see %s", b->log);
+}
+
+/* Bytes of writes since, to files that are not LMDB's few pages at a time. */
+static uint64_t written_since(uint64_t at) {
+    uint64_t bytes = 0;
+    for (; at < record_position(log_) && record_at(log_, at)->op != RECORD_NOTHING; at += record_at(log_, at)->size)
+        bytes += record_at(log_, at)->op == RECORD_WRITE && record_at(log_, at)->bytes > 65536 ? record_at(log_, at)->bytes : 0;
+    return bytes;
+}
+
+uint64_t work_warm(struct eg_test_bus *b, uint64_t seed, struct record_log *log, const char *log_path,
+                   const char *recorder) {
+    const uint64_t much = UINT64_C(12) << 20; /* three times what it writes at one go */
+    prepare(b, seed, log, log_path, recorder);
+    start(b);
+    open_all(b, true, true);
+    note_starts();
+    put(disk, 0);
+    uint64_t from = record_position(log), sent = 0;
+    while (sent < much) {
+        static uint8_t value[VALUE_MAX];
+        sent += work_value(next_number[0], 0, value) + 64;
+        put(memory, 0);
+    }
+    struct timespec ms = {.tv_nsec = 1000000}; /* it writes what it has much of, in its own time */
+    for (int i = 0; i < EG_TEST_LIMIT_MS && written_since(from) < much * 3 / 4; i++)
+        nanosleep(&ms, NULL);
+    record_freeze(log);
+    kill(b->pid, SIGSTOP);
+    assert_int_equal(eagre_producer_flush(memory, 0), EAGRE_E_WOULD_BLOCK); /* its successor finds the wish */
+    eg_bus_kill(b);
+    close_all();
+    uint64_t begin = record_position(log);
+    start(b);
+    open_all(b, false, true);
+    put(disk, 0);
+    note_starts();
+    close_all();
+    stop(b);
+    return begin;
+}
+
+void work(struct eg_test_bus *b, uint64_t seed, struct record_log *log, const char *log_path,
+          const char *recorder) {
+    enum { STOP, KILL, KILL_BOTH };
+    static const int ends[] = {KILL, STOP, KILL_BOTH, KILL, STOP};
+    prepare(b, seed, log, log_path, recorder);
     for (size_t i = 0; i < sizeof(ends) / sizeof(ends[0]); i++) {
-        record_thaw(log);
-        if (eg_bus_try_start(b, environment, arguments) != 0)
-            fail_msg("the daemon does not start: see %s", b->log);
-        open_all(b, i == 0);
+        start(b);
+        open_all(b, i == 0, false);
         note_starts();
         for (int n = 0; n < OPS; n++)
             one();
@@ -257,8 +314,7 @@ void work(struct eg_test_bus *b, uint64_t seed, struct record_log *log, const ch
                 put(memory, k);
             note_durable();
             close_all();
-            if (eg_bus_stop(b) != 0)
-                fail_msg("the daemon does not stop well: see %s", b->log);
+            stop(b);
             for (uint32_t k = 0; k < PARTITIONS; k++)
                 told(RECORD_DURABLE, k, 0, INT64_MAX);
             continue;

@@ -514,6 +514,23 @@ static void twenty_restarts_under_load(void **state) {
 
 #define T(f) cmocka_unit_test_setup_teardown(f, eg_setup_client, eg_teardown_client)
 
+/* What it has mapped is of the past, and nobody will ever read what it writes there. */
+static void a_producer_whose_topic_went_with_the_instance_says_so(void **state) {
+    const eagre_setting_t settings[] = {{"flush.ms", "3600000"}};
+    (void)state;
+    OK(eagre_topic_create(e, "gone", settings, 1));
+    eagre_producer_t *by = producer("gone", EG_TEST_LIMIT_MS);
+    OK(put(by, 0, 1, NULL));
+    replace_memory();
+    OK(eagre_topic_delete(e, "gone"));
+    assert_int_equal(eagre_producer_flush(by, -1), EAGRE_E_TOPIC_DELETED);
+    for (uint64_t i = 0; i < 3; i++)
+        REFUSED(put(by, 0, 2, NULL), EAGRE_E_TOPIC_DELETED, "gone");
+    eagre_claim_t claim;
+    REFUSED(eagre_producer_claim(by, 0, SIZE_MAX, 8, &claim), EAGRE_E_TOPIC_DELETED, "gone");
+    eagre_producer_close(by);
+}
+
 int main(void) {
     eg_request_limit_ns = LIMIT_NS;
     const struct CMUnitTest tests[] = {
@@ -526,6 +543,7 @@ int main(void) {
         T(a_single_writer_keeps_its_right),
         T(topics_that_come_and_go_meanwhile),
         T(memory_that_is_gone_is_not_mixed_with_the_new),
+        T(a_producer_whose_topic_went_with_the_instance_says_so),
         T(a_clean_stop_is_told_to_who_polls_without_waiting),
         T(a_daemon_without_membarrier_refuses_memory_that_had_one),
         T(a_descriptor_works_across_restarts),

@@ -92,8 +92,9 @@ static void *archive(void *arg) {
     struct pollfd bell = {.fd = fake.event, .events = POLLIN};
     for (int i = 0; i < a->times; i++) {
         uint64_t n;
-        poll(&bell, 1, -1);
-        assert_int_equal(read(fake.event, &n, sizeof(n)), sizeof(n));
+        do
+            poll(&bell, 1, -1);
+        while (read(fake.event, &n, sizeof(n)) != sizeof(n));
         assert_int_equal(eg_load_acquire(&ring_of(0)->watched), 1);
         a->act();
     }
@@ -300,6 +301,61 @@ static void another_instance_meanwhile(void **state) {
     eg_unmap(old, eg_status_bytes(EG_TOPIC_PARTITIONS_MAX));
 }
 
+/* It is told by the call that finds out, and not again by the next one. */
+static void what_a_replaced_instance_lost_is_told_once(void **state) {
+    (void)state;
+    int64_t offset = -1;
+    open_producer(EAGRE_ACKS_DISK, 0, EAGRE_WAIT_SLEEP);
+    assert_int_equal(produce(0, NULL), EAGRE_E_TIMED_OUT);
+    p->options.max_block_ms = -1;
+    is_replaced();
+    assert_int_equal(produce(0, &offset), EAGRE_E_NO_DAEMON);
+    assert_int_equal(offset, 1);
+    assert_says("published up to offset 1");
+    assert_int_equal(eagre_producer_flush(p, -1), EAGRE_OK);
+    assert_int_equal(p->topic->generation, eg_load_relaxed(&e->generation));
+}
+
+/* While its session says hello to the new instance, the old one's archiver says its last. */
+static struct eg_partition_status *last_of;
+static void *says_its_last(void *arg) {
+    (void)arg;
+    fake_wait_stalled(&fake);
+    eg_store_release(&last_of->durable_end, 100);
+    fake_go_on(&fake);
+    return NULL;
+}
+
+static void replaced_while_it_waits(bool topic_gone, int expected) {
+    pthread_t other;
+    struct eg_topic_status *old = fake_map(fake.status, eg_status_bytes(EG_TOPIC_PARTITIONS_MAX));
+    last_of = eg_status_of(old, 0);
+    is_replaced();
+    fake.topic_gone = topic_gone;
+    fake.act[EG_MSG_HELLO] = FAKE_STALL;
+    assert_int_equal(pthread_create(&other, NULL, says_its_last, NULL), 0);
+    assert_int_equal(eagre_producer_flush(p, 10000), expected);
+    pthread_join(other, NULL);
+    eg_unmap(old, eg_status_bytes(EG_TOPIC_PARTITIONS_MAX));
+}
+
+static void what_a_replaced_instance_said_last_counts(void **state) {
+    (void)state;
+    open_producer(EAGRE_ACKS_MEMORY, -1, EAGRE_WAIT_SLEEP);
+    assert_int_equal(produce(0, NULL), EAGRE_OK);
+    replaced_while_it_waits(false, EAGRE_OK);
+}
+
+/* The new instance has no such topic: nothing was lost, so that is what the next call is told. */
+static void the_topic_is_not_in_the_new_instance(void **state) {
+    (void)state;
+    open_producer(EAGRE_ACKS_MEMORY, -1, EAGRE_WAIT_SLEEP);
+    assert_int_equal(produce(0, NULL), EAGRE_OK);
+    replaced_while_it_waits(true, EAGRE_OK);
+    p->options.acks = EAGRE_ACKS_DISK;
+    assert_int_equal(produce(0, NULL), EAGRE_E_TOPIC_DELETED);
+}
+
 static void flush_waits_for_all_partitions(void **state) {
     (void)state;
     int64_t offset = -1;
@@ -365,6 +421,9 @@ int main(void) {
         cmocka_unit_test_setup_teardown(memory_topics_have_none_of_it, setup, teardown),
         cmocka_unit_test_setup_teardown(the_topic_is_deleted_meanwhile, setup, teardown),
         cmocka_unit_test_setup_teardown(another_instance_meanwhile, setup, teardown),
+        cmocka_unit_test_setup_teardown(what_a_replaced_instance_lost_is_told_once, setup, teardown),
+        cmocka_unit_test_setup_teardown(what_a_replaced_instance_said_last_counts, setup, teardown),
+        cmocka_unit_test_setup_teardown(the_topic_is_not_in_the_new_instance, setup, teardown),
         cmocka_unit_test_setup_teardown(flush_waits_for_all_partitions, setup, teardown),
         cmocka_unit_test_setup_teardown(no_room_says_that_it_is_the_disk, setup, teardown),
     };

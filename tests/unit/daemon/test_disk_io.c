@@ -7,6 +7,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
@@ -175,6 +176,49 @@ static void a_short_write_is_gone_on_with(void **state) {
     assert_int_equal(lseek(fd, 0, SEEK_END), 8192);
 }
 
+static void *drain(void *arg) {
+    static uint8_t part[8192];
+    size_t *got = arg;
+    for (ssize_t n; (n = read((int)got[0], part, sizeof(part))) > 0; got[1] += (size_t)n)
+        for (ssize_t i = 0; i < n; i++)
+            if (part[i] != (uint8_t)((got[1] + (size_t)i) * 7 / 3))
+                got[2]++;
+    return NULL;
+}
+
+/* A pipe takes what it has room for, or nothing: what is linked to the write waits until all of it is written. */
+static void a_short_write_keeps_what_is_linked_back(void **state) {
+    enum { BYTES = 1 << 20 };
+    static uint8_t data[BYTES];
+    struct eg_io_job then = {.op = EG_IO_DATASYNC, .fd = fd, .done = then_done}, w = write_job(data, BYTES, 0);
+    int ends_of[2];
+    pthread_t reader;
+    (void)state;
+    NEEDS_IO();
+    for (size_t i = 0; i < BYTES; i++)
+        data[i] = (uint8_t)(i * 7 / 3);
+    assert_int_equal(pipe2(ends_of, O_NONBLOCK), 0);
+    assert_int_equal(fcntl(ends_of[0], F_SETFL, 0), 0);
+    steps = 0;
+    w.fd = ends_of[1];
+    w.done = first_done;
+    w.then = &then;
+    eg_io_submit(d.disk_io, &w);
+    struct timespec soon = {.tv_nsec = 10000000};
+    nanosleep(&soon, NULL); /* it is full */
+    size_t got[3] = {(size_t)ends_of[0]};
+    assert_int_equal(steps, 0);
+    assert_int_equal(pthread_create(&reader, NULL, drain, got), 0);
+    wait_all();
+    close(ends_of[1]);
+    pthread_join(reader, NULL);
+    close(ends_of[0]);
+    assert_int_equal(w.result, 0);
+    assert_int_equal(then.result, 0);
+    assert_true(got[1] == BYTES && got[2] == 0);
+    assert_true(steps == 2 && order[0] == 1 && order[1] == 2);
+}
+
 static int count_up(void *arg) {
     __atomic_fetch_add((int *)arg, 1, __ATOMIC_RELAXED);
     return 0;
@@ -252,6 +296,15 @@ static void faults_are_injected_where_they_should(void **state) {
         setenv("EAGRE_DISK_FAULT", nonsense[i], 1);
         assert_int_equal(eg_disk_fault_init(), EAGRE_E_INVALID);
     }
+    setenv("EAGRE_DISK_FAULT", "fdatasync:EIO@2", 1); /* also where it is linked to a write */
+    assert_int_equal(eg_disk_fault_init(), EAGRE_OK);
+    w.then = &s;
+    for (int i = 0; i < 3; i++) {
+        eg_io_submit(d.disk_io, &w);
+        wait_all();
+        assert_int_equal(w.result, 0);
+        assert_int_equal(s.result, i == 1 ? -EIO : 0);
+    }
     unsetenv("EAGRE_DISK_FAULT");
     assert_int_equal(eg_disk_fault_init(), EAGRE_OK);
 }
@@ -264,7 +317,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         BOTH(bytes_are_written_where_they_belong), BOTH(flushes_and_writeback_are_done),
         BOTH(what_comes_then_comes_after_success_alone), BOTH(errors_are_told),
-        BOTH(a_short_write_is_gone_on_with), BOTH(calls_are_made_in_threads),
+        BOTH(a_short_write_is_gone_on_with), WITH(URING, a_short_write_keeps_what_is_linked_back), BOTH(calls_are_made_in_threads),
         BOTH(the_end_waits_for_all), BOTH(faults_are_injected_where_they_should),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

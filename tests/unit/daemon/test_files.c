@@ -65,7 +65,7 @@ static int make(uint64_t seq, int64_t base, int *fd) {
     if (rc == EAGRE_OK)
         rc = eg_log_dir_prepare(&dir, &error);
     if (rc == EAGRE_OK)
-        rc = eg_log_dir_name(&dir, &id, fd, &allocated, &error);
+        rc = eg_log_dir_name(&dir, &id, EG_PAGE, fd, &allocated, &error);
     return rc;
 }
 
@@ -129,17 +129,20 @@ static void making_goes_on_where_it_was_cut_off(void **state) {
     assert_int_equal(eg_log_dir_prepare(&dir, &error), EAGRE_OK); /* there is one */
     put("spare.log", "too short");
     assert_int_equal(eg_log_dir_prepare(&dir, &error), EAGRE_OK);
-    assert_int_equal(eg_log_dir_name(&dir, &id, &fd, &allocated, &error), EAGRE_OK);
+    assert_int_equal(eg_log_dir_name(&dir, &id, EG_PAGE, &fd, &allocated, &error), EAGRE_OK);
     assert_int_equal(allocated, EG_LOG_STEP);
-    assert_int_equal(pwrite(fd, "x", 1, 5000), 1);
+    assert_int_equal(pwrite(fd, "xy", 2, 5000), 2);
     close(fd);
-    assert_int_equal(eg_log_dir_name(&dir, &id, &fd, &allocated, &error), EAGRE_OK); /* named: gone on with */
-    char byte = 0;
-    assert_int_equal(pread(fd, &byte, 1, 5000), 1);
-    assert_int_equal(byte, 'x');
+    assert_int_equal(eg_log_dir_name(&dir, &id, 5001, &fd, &allocated, &error), EAGRE_OK); /* named: gone on with */
+    assert_int_equal(allocated, 5001);
+    assert_int_equal(eg_log_dir_grow(&dir, fd, allocated, EG_LOG_STEP, &error), EAGRE_OK);
+    char byte[2] = {1, 1};
+    assert_int_equal(pread(fd, byte, 2, 5000), 2);
+    assert_memory_equal(byte, "x", 2); /* and what nobody said to be durable is gone */
     close(fd);
+    assert_int_equal(eg_log_dir_name(&dir, &id, EG_LOG_STEP + 1, &fd, &allocated, &error), EAGRE_E_CORRUPT);
     id.seq = 1;
-    assert_int_equal(eg_log_dir_name(&dir, &id, &fd, &allocated, &error), EAGRE_E_IO); /* no spare one */
+    assert_int_equal(eg_log_dir_name(&dir, &id, EG_PAGE, &fd, &allocated, &error), EAGRE_E_IO); /* no spare one */
     assert_int_equal(error, ENOENT);
     assert_int_equal(eg_log_dir_list(&dir, &t), EAGRE_OK);
     assert_int_equal(t.count, 1);
@@ -152,18 +155,18 @@ static void anothers_file_is_not_written_to(void **state) {
     int fd, error;
     (void)state;
     make_files(1);
-    assert_int_equal(eg_log_dir_name(&dir, &id, &fd, &allocated, &error), EAGRE_E_CORRUPT); /* base 0 */
+    assert_int_equal(eg_log_dir_name(&dir, &id, EG_PAGE, &fd, &allocated, &error), EAGRE_E_CORRUPT); /* base 0 */
     assert_int_equal(error, EIO);
     id = id_of(0, 0);
     id.partition_uid = 22;
-    assert_int_equal(eg_log_dir_name(&dir, &id, &fd, &allocated, &error), EAGRE_E_CORRUPT);
+    assert_int_equal(eg_log_dir_name(&dir, &id, EG_PAGE, &fd, &allocated, &error), EAGRE_E_CORRUPT);
     assert_non_null(strstr(eg_error_text(), "00000000000000000000.log"));
     put("00000000000000000001.log", "");
     id = id_of(1, 100);
-    assert_int_equal(eg_log_dir_name(&dir, &id, &fd, &allocated, &error), EAGRE_E_CORRUPT);
+    assert_int_equal(eg_log_dir_name(&dir, &id, EG_PAGE, &fd, &allocated, &error), EAGRE_E_CORRUPT);
     assert_int_equal(symlink("/etc/passwd", in_dir("00000000000000000002.log")), 0);
     id = id_of(2, 200);
-    assert_int_equal(eg_log_dir_name(&dir, &id, &fd, &allocated, &error), EAGRE_E_IO);
+    assert_int_equal(eg_log_dir_name(&dir, &id, EG_PAGE, &fd, &allocated, &error), EAGRE_E_IO);
 }
 
 static void junk_is_left_alone(void **state) {
@@ -227,6 +230,27 @@ static void the_table_finds_offsets_and_seqs(void **state) {
         assert_null(eg_files_by_seq(&t, (uint64_t)round * 2 + 1));
         if (lowest > 0)
             assert_null(eg_files_by_seq(&t, (uint64_t)lowest * 2 - 2));
+    }
+    eg_files_free(&t);
+}
+
+/* What was reserved is there, whatever goes in front in between: no memory is asked for. */
+static void reserved_room_is_there(void **state) {
+    struct eg_file_table t = {0};
+    (void)state;
+    for (uint64_t round = 0; round < 300; round++) {
+        assert_int_equal(eg_files_reserve(&t, 2), EAGRE_OK);
+        const struct eg_log_file *list = t.list;
+        size_t cap = t.cap;
+        for (uint64_t k = 0; k < 2; k++) {
+            struct eg_log_file f = {.seq = round * 2 + k, .base = 1};
+            if (round % 5 != 0 && t.count > 0)
+                eg_files_drop_first(&t);
+            assert_true(t.first + t.count < t.cap);
+            assert_int_equal(eg_files_add(&t, &f), EAGRE_OK);
+            assert_ptr_equal(eg_files_by_seq(&t, f.seq), eg_files_at(&t, t.count - 1));
+        }
+        assert_true(t.list == list && t.cap == cap);
     }
     eg_files_free(&t);
 }
@@ -361,6 +385,7 @@ int main(void) {
         FILES(junk_is_left_alone),
         FILES(bad_headers_are_damaged_files),
         FILES(the_table_finds_offsets_and_seqs),
+        FILES(reserved_room_is_there),
         FILES(the_reserve_is_not_touched),
         FILES(a_full_disk_is_told),
         FILES(files_go_with_their_indexes),

@@ -266,6 +266,42 @@ static void a_damaged_header_is_kept(void **state) {
     eg_files_free(&r.files);
 }
 
+/* The last one, too, if nothing in it can be read any more, or was never its own: nobody but damage leaves that. */
+static void a_bad_header_is_never_removed(void **state) {
+    static uint8_t bytes[CAPACITY], back[CAPACITY];
+    struct eg_recovered r;
+    struct fake_file f;
+    (void)state;
+    put_file(0, 0, true);
+    for (int how = 0; how < 5; how++) {
+        size_t n = CAPACITY;
+        memset(bytes, 0, sizeof(bytes));
+        if (how == 0) { /* a header that one bit is wrong in, and nothing else */
+            struct eg_logfile_id id = id_of(1, 20);
+            fake_file_make(&f, &id);
+            memcpy(bytes, f.bytes, CAPACITY);
+            bytes[30] ^= 1;
+            fake_file_drop(&f);
+        } else if (how == 1) { /* rubbish */
+            memset(bytes, 0xa5, CAPACITY);
+        } else if (how == 2) { /* half a page of it */
+            memset(bytes, 0xa5, n = EG_PAGE / 2);
+        } else if (how == 3) { /* zeros, but for one byte */
+            bytes[CAPACITY - 1] = 1;
+        } else { /* zeros, but records were on disk */
+            note(1, EG_SEGMENT_DATA + 640, 0);
+        }
+        store(1, bytes, n);
+        assert_int_equal(recover_twice(2, 1), how == 4 ? 21 : 20);
+        assert_int_equal(recover(&r), EAGRE_OK);
+        assert_true(eg_files_at(&r.files, 1)->damaged);
+        assert_int_equal(r.next_seq, 2); /* and its name is not used again */
+        eg_files_free(&r.files);
+        assert_int_equal(read_back(1, back), n);
+        assert_memory_equal(back, bytes, n);
+    }
+}
+
 static void files_without_records_go(void **state) {
     static uint8_t empty[CAPACITY];
     struct fake_file f;
@@ -332,7 +368,7 @@ static void a_foreign_file_is_kept_and_not_read(void **state) {
     assert_int_equal(recover(&r), EAGRE_OK);
     assert_int_equal(r.files.count, 2);
     assert_true(eg_files_at(&r.files, 1)->damaged);
-    assert_int_equal(r.end, 20);
+    assert_int_equal(r.end, 21); /* one record at least */
     eg_files_free(&r.files);
     read_back(1, back);
     assert_memory_equal(back, f.bytes, CAPACITY);
@@ -406,6 +442,7 @@ int main(void) {
         COLD(a_hole_of_one_flush_is_torn),
         COLD(damage_is_never_cut),
         COLD(a_damaged_header_is_kept),
+        COLD(a_bad_header_is_never_removed),
         COLD(files_without_records_go),
         COLD(a_cut_that_was_cut_off),
         COLD(an_old_index_goes_with_the_tail),

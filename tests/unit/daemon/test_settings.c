@@ -165,6 +165,21 @@ static void how_long_records_stay_depends_on_where_they_are(void **state) {
     refused("storage", "tape", "memory");
 }
 
+/* Nobody but a single writer closes its segments: a time for that would be a promise that is not kept. */
+static void a_single_writer_has_no_segment_ms(void **state) {
+    (void)state;
+    accepted("segment.ms", "60000", "60000");
+    refused("writers", "single", "must be -1 with writers=single");
+    accepted("segment.ms", "-1", "-1");
+    eg_settings_init(&s);
+    accepted("writers", "single", "single");
+    assert_int_equal(s.v[EG_SET_SEGMENT_MS], -1);
+    refused("segment.ms", "0", "must be -1 with writers=single");
+    eg_settings_init(&s);
+    accepted("writers", "multi", "multi");
+    assert_int_equal(s.v[EG_SET_SEGMENT_MS], 604800000);
+}
+
 static void alterations_know_what_is_fixed(void **state) {
     struct eg_settings to;
     (void)state;
@@ -247,6 +262,7 @@ int main(void) {
         cmocka_unit_test_setup(hugetlb_needs_whole_huge_pages, fresh),
         cmocka_unit_test_setup(unknown_settings_suggest_the_nearest, fresh),
         cmocka_unit_test_setup(how_long_records_stay_depends_on_where_they_are, fresh),
+        cmocka_unit_test_setup(a_single_writer_has_no_segment_ms, fresh),
         cmocka_unit_test_setup(alterations_know_what_is_fixed, fresh),
         cmocka_unit_test_setup(settings_survive_being_stored, fresh),
         cmocka_unit_test(topic_names_follow_kafka),

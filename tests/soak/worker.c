@@ -137,22 +137,20 @@ static void sleep_on(void) {
 
 /* Of a group for a moment, with others of this soak; a static one's partitions wait for it, but not for long. */
 static void be_a_member(void) {
-    static const char *const groups[] = {"soak-0", "soak-1", "soak-share"};
+    static const char *const groups[] = {"soak-0", "soak-1"};
     static const char *const strategies[] = {"range", "cooperative-sticky"};
     const char *const topics[] = {SOAK_TOPIC};
     eagre_consumer_options_t o = EAGRE_CONSUMER_OPTIONS_INIT;
     eagre_consumer_t *c;
     eagre_record_t r[16];
-    uint32_t group = draw(3);
+    uint32_t group = draw(2);
     size_t n;
     o.auto_offset_reset = EAGRE_RESET_EARLIEST;
     o.group_id = groups[group];
-    o.group_type = group == 2 ? EAGRE_GROUP_SHARE : EAGRE_GROUP_CONSUMER;
-    o.group_instance_id = group != 2 && draw(4) == 0 ? own_topic : NULL;
+    o.group_instance_id = draw(4) == 0 ? own_topic : NULL;
     o.session_timeout_ms = 20;
-    o.partition_assignment_strategy = strategies[group % 2];
+    o.partition_assignment_strategy = strategies[group];
     o.enable_auto_commit = draw(2) == 0;
-    o.share_explicit_ack = draw(2) == 0;
     must(eagre_consumer_open(e, &o, &c), "member");
     must(eagre_consumer_subscribe(c, topics, 1), "subscribe");
     for (uint32_t i = draw(6); i > 0; i--) {
@@ -160,7 +158,7 @@ static void be_a_member(void) {
         if (rc == EAGRE_E_FENCED)
             break; /* the next one of this slot is there already: it does not look whether we are gone */
         must(rc, "poll as a member");
-        if (group != 2 && draw(4) == 0)
+        if (draw(4) == 0)
             must(eagre_consumer_commit_async(c, NULL, 0), "commit as a member");
     }
     if (draw(4) == 0)

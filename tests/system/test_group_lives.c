@@ -8,6 +8,7 @@
 
 #include <cmocka.h>
 
+#include <glob.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -377,6 +378,43 @@ static void leaving_and_coming_without_a_daemon(void **state) {
     m_close(&a);
 }
 
+/* The list of members is lost, the memory is not: who lives is told that it is none, and comes again. */
+static void without_its_list_nobody_is_a_member(void **state) {
+    (void)state;
+    eagre_consumer_options_t o = m_options();
+    struct member a = {0}, b = {0};
+    struct member *both[] = {&a, &b};
+    char path[128];
+    glob_t files;
+    m_join(&a, &o);
+    m_settle(both, (size_t[]){4}, 1);
+    m_produce(10);
+    m_take(both, 1, 40);
+    OK(eagre_consumer_commit(a.c, NULL, 0, EG_TEST_LIMIT_MS));
+    eg_bus_kill(bus);
+    snprintf(path, sizeof(path), "%s/members/*.mdb", bus->data);
+    assert_int_equal(glob(path, 0, NULL, &files), 0);
+    assert_int_equal(files.gl_pathc, 1);
+    assert_int_equal(unlink(files.gl_pathv[0]), 0);
+    globfree(&files);
+    eg_bus_start(bus, NULL);
+    m_join(&b, &o);
+    int rc = EAGRE_OK;
+    int64_t until = eg_mono_ns() + EG_TEST_LIMIT_MS * EG_NS_PER_MS;
+    while (rc == EAGRE_OK && eg_mono_ns() < until) {
+        eagre_record_t r;
+        size_t n;
+        rc = eagre_consumer_poll(a.c, &r, 1, 10, &n);
+        assert_int_equal(n, 0);
+    }
+    assert_int_equal(rc, EAGRE_E_FENCED);
+    m_settle(both, (size_t[]){2, 2}, 2);
+    m_produce(10);
+    m_take(both, 2, 80); /* each once */
+    m_close(&b);
+    m_close(&a);
+}
+
 /* A rebalance waits for a daemon that is stopped; who polls does not. */
 static void polls_do_not_wait_for_a_stopped_daemon(void **state) {
     (void)state;
@@ -506,6 +544,7 @@ int main(int argc, char **argv) {
         TEST(a_restart_is_not_noticed),
         TEST(a_restart_in_the_middle_of_a_rebalance),
         TEST(leaving_and_coming_without_a_daemon),
+        TEST(without_its_list_nobody_is_a_member),
         TEST(polls_do_not_wait_for_a_stopped_daemon),
         TEST(restarts_among_rebalances),
         TEST(a_fork_child_leaves_its_parent_alone),

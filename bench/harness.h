@@ -46,6 +46,7 @@ struct eb_options {
     uint64_t data; /* bytes of the scenarios with log files */
     unsigned partitions;
     unsigned clients;
+    unsigned members; /* of the largest group */
     const char *only; /* part of the names of the variants to run; NULL: all */
 };
 
@@ -155,5 +156,8 @@ int eb_persist(struct eb_bench *b);
 int eb_flush(struct eb_bench *b);
 int eb_replay(struct eb_bench *b);
 int eb_coldstart(struct eb_bench *b);
+int eb_groups(struct eb_bench *b);
+int eb_commits(struct eb_bench *b);
+int eb_share(struct eb_bench *b);
 
 #endif

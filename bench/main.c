@@ -28,6 +28,10 @@ static const struct scenario {
     {"flush", eb_flush, "latency of producers while their records are written to disk"},
     {"replay", eb_replay, "reading log files, against cat"},
     {"coldstart", eb_coldstart, "start of the daemon after the loss of all memory"},
+    {"groups", eb_groups,
+     "rebalances of small and large groups: a member closes, another is killed"},
+    {"commits", eb_commits, "committed offsets a second, asynchronous and synchronous"},
+    {"share", eb_share, "members of a share group that take records of one partition"},
 };
 #define SCENARIOS (sizeof scenarios / sizeof *scenarios)
 
@@ -58,6 +62,7 @@ static void usage(FILE *f) {
         "      --data BYTES      of persist and replay (256M)\n"
         "      --partitions N    of coldstart (1000)\n"
         "      --clients N       of idle (16)\n"
+        "      --members N       of the largest group of groups, 2 to 1000 (100)\n"
         "      --only TEXT       baselines and the variants whose name has TEXT in it\n"
         "      --json            results as JSON on stdout, tables on stderr\n"
         "  -h, --help\n");
@@ -124,6 +129,7 @@ enum {
     O_DATA,
     O_PARTITIONS,
     O_CLIENTS,
+    O_MEMBERS,
     O_JSON,
     O_ONLY,
     O_WAIT
@@ -143,6 +149,7 @@ static const struct option options[] = {{"reps", 1, NULL, 'r'},
                                         {"data", 1, NULL, O_DATA},
                                         {"partitions", 1, NULL, O_PARTITIONS},
                                         {"clients", 1, NULL, O_CLIENTS},
+                                        {"members", 1, NULL, O_MEMBERS},
                                         {"only", 1, NULL, O_ONLY},
                                         {"wait", 1, NULL, O_WAIT},
                                         {"json", 0, NULL, O_JSON},
@@ -188,6 +195,8 @@ static bool take_option(int c, char *arg, struct eb_options *o) {
         return parse_count(arg, 1, 1024, &o->partitions);
     case O_CLIENTS:
         return parse_count(arg, 1, EB_WORKERS_MAX, &o->clients);
+    case O_MEMBERS:
+        return parse_count(arg, 2, 1000, &o->members);
     case O_WAIT:
         o->wait = strcmp(arg, "spin") == 0    ? EAGRE_WAIT_SPIN
                   : strcmp(arg, "yield") == 0 ? EAGRE_WAIT_YIELD
@@ -228,7 +237,8 @@ int main(int argc, char **argv) {
                                  .seconds = 1,
                                  .data = 256u << 20,
                                  .partitions = 1000,
-                                 .clients = 16}};
+                                 .clients = 16,
+                                 .members = 100}};
     for (int c; (c = getopt_long(argc, argv, "r:c:h", options, NULL)) != -1;) {
         if (c == 'h') {
             usage(stdout);

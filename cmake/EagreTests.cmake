@@ -138,7 +138,16 @@ if(soak AND TARGET eagred AND CMAKE_C_COMPILER_ID STREQUAL "GNU" AND NOT EAGRE_S
     target_link_libraries(eg_soak PRIVATE eg_helpers_system)
     add_dependencies(eg_soak eagred eagre_keeper)
     add_test(NAME soak/cycles COMMAND eg_soak --cycles 1000 --seed 1)
-    set_tests_properties(soak/cycles PROPERTIES LABELS soak TIMEOUT ${EG_TEST_TIMEOUT})
+    # Members of one group: very many in a few processes, and as many processes as one has.
+    if(EAGRE_SANITIZE)
+        set(crowd 200)
+    else()
+        set(crowd 1000)
+    endif()
+    add_test(NAME soak/crowd COMMAND eg_soak --members ${crowd} --cycles 1)
+    add_test(NAME soak/crowd-of-processes COMMAND eg_soak --members 64 --processes 64 --cycles 1)
+    set_tests_properties(soak/cycles soak/crowd soak/crowd-of-processes PROPERTIES
+        LABELS soak TIMEOUT ${EG_TEST_TIMEOUT})
 endif()
 
 # tests/fuzz/fuzz_TARGET.c: with libFuzzer (preset fuzz), or its corpus and mutations of it as a test. The
@@ -179,8 +188,8 @@ if(TARGET eagred_core AND TARGET eagre_cli)
     endif()
     eg_fuzz(config 12000 tests/fuzz/quiet.c eagred_core)
     eg_fuzz(keeper 6000)
-    eg_fuzz(format 6000 tests/fuzz/consume_options.c tools/format.c tools/input.c tools/output.c
-        tools/portable.c tools/progress.c tools/send.c tools/times.c eagre_static)
+    eg_fuzz(format 6000 tests/fuzz/consume_options.c tools/consume_group.c tools/format.c tools/input.c tools/output.c
+        tools/places.c tools/portable.c tools/progress.c tools/send.c tools/times.c eagre_static)
     eg_fuzz(messages 900 tests/fuzz/quiet.c eagred_core)
     target_link_options(fuzz_messages PRIVATE -Wl,--wrap=epoll_wait)
     eg_fuzz(replies 2000)

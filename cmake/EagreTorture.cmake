@@ -28,6 +28,8 @@ if(TARGET eagred AND CMAKE_C_COMPILER_ID STREQUAL "GNU" AND NOT EAGRE_SANITIZE M
         set_tests_properties(torture/seed-${seed} PROPERTIES
             LABELS torture TIMEOUT ${EG_TEST_TIMEOUT})
     endforeach()
+    add_test(NAME torture/groups COMMAND eg_torture --rounds 4 --seed 300 --groups 1)
+    set_tests_properties(torture/groups PROPERTIES LABELS torture TIMEOUT ${EG_TEST_TIMEOUT})
 else()
     set(EG_TESTS_LEFT_OUT fault/every)
 endif()

@@ -8,6 +8,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "groups.h"
 #include "handlers.h"
 #include "sys/clock.h"
 #include "sys/errbuf.h"
@@ -225,6 +226,7 @@ static void topic_remove_client(struct eg_topic *t, const struct eg_client *c) {
 void eg_client_free(struct eg_daemon *d, struct eg_client *c) {
     char name[EG_KEEP_NAME_MAX + 1];
     uint32_t owner = c->entry->owner;
+    eg_groups_client_gone(d, c);
     for (uint32_t g = 0; g < EG_CLIENT_GRANTS; g++) {
         struct eg_grant *grant = &c->entry->grants[g];
         struct eg_topic *t = grant->topic_uid != 0 ? eg_topic_by_uid(d, grant->topic_uid) : NULL;
@@ -287,6 +289,14 @@ void eg_clients_ring_all(struct eg_daemon *d) {
         atomic_fetch_add_explicit(&d->bells->bell[b].rings, 1, memory_order_release);
         eg_futex_wake(&d->bells->bell[b].rings, INT_MAX);
     }
+}
+
+void eg_client_ring(struct eg_daemon *d, const struct eg_client *c, uint32_t b) {
+    if (b >= EG_BELLS_MAX || eg_load_relaxed(&d->clients->table->bell_owner[b]) != c->entry->owner)
+        return;
+    /* Release: who wakes sees what happened before. */
+    atomic_fetch_add_explicit(&d->bells->bell[b].rings, 1, memory_order_release);
+    eg_futex_wake(&d->bells->bell[b].rings, INT_MAX);
 }
 
 /* ---- messages ------------------------------------------------------------------------------------ */
@@ -428,6 +438,10 @@ int eg_handle_ATTACH(struct eg_daemon *d, struct eg_session *s, struct eg_dec *i
     struct eg_dec held = *in;
     for (size_t i = 0; i < count; i++)
         eg_dec_u64(in);
+    size_t member_count = owner != 0 ? eg_dec_u16(in) : 0;
+    struct eg_dec members = *in;
+    for (size_t i = 0; i < member_count; i++)
+        eg_dec_u64(in);
     if (!eg_dec_end(in))
         return malformed("ATTACH");
     if (s->client != NULL)
@@ -436,8 +450,10 @@ int eg_handle_ATTACH(struct eg_daemon *d, struct eg_session *s, struct eg_dec *i
     int rc = owner == 0 ? attach_new(d, s, &c) : attach_again(d, s, owner, cookie, &c);
     if (rc != EAGRE_OK)
         return rc;
-    if (owner != 0)
+    if (owner != 0) {
         limit_grants(d, c, held, count);
+        eg_groups_client_back(d, c, members, member_count);
+    }
     s->client = c;
     c->session = s;
     c->reported = false;

@@ -12,6 +12,7 @@
 #include "sessions.h"
 #include "sys/atomic.h"
 
+struct eg_member;
 struct eg_topic;
 
 #define EG_CLIENT_GRANTS 1000u
@@ -60,6 +61,7 @@ struct eg_client {
     int64_t look_ns;            /* janitor: look whether it lives; INT64_MAX: no reason to */
     int64_t look_wait_ns;
     bool reported; /* that one witness alone says it is dead */
+    struct eg_member *members; /* groups.h */
 
     /* burial.c */
     bool burying;
@@ -115,6 +117,9 @@ void eg_client_grant_lower(struct eg_daemon *d, struct eg_client *c, struct eg_g
 void eg_clients_forget_topic(struct eg_daemon *d, struct eg_topic *t);
 /* Every consumer that may sleep looks again. */
 void eg_clients_ring_all(struct eg_daemon *d);
+
+/* The client's bell of that number, as it says, if it is its own. */
+void eg_client_ring(struct eg_daemon *d, const struct eg_client *c, uint32_t bell);
 
 /* Janitor: see to it at that time (or before). */
 void eg_client_look(struct eg_daemon *d, struct eg_client *c, int64_t at_ns);

@@ -68,6 +68,19 @@ static const struct entry entries[] = {
      "The same, for each Unix user."},
     {"bells.max.per.uid", COUNT, AT(bells_max_per_uid), 1, 4096, "1024", {0}, NULL,
      "Consumers of each Unix user that may sleep; an instance has 4096 bells for them."},
+    {"groups.max", COUNT, AT(groups_max), 1, 65536, "4096", {0}, NULL,
+     "Consumer groups of the instance, those without members included."},
+    {"groups.max.per.uid", COUNT, AT(groups_max_per_uid), 0, 65536, "0", {0}, NULL,
+     "Those that one Unix user made; not for root and the daemon's own user. 0: a quarter of groups.max."},
+    {"members.max.per.uid", COUNT, AT(members_max_per_uid), 1, 16384, "4096", {0}, NULL,
+     "Members of groups, of each Unix user; an instance has room for 16384."},
+    {"group.share.record.lock.duration.ms", COUNT, AT(share_lock_ms), 100, 3600000, "30000", {0}, NULL,
+     "Share groups: how long a member may have a record before another one gets it."},
+    {"group.share.delivery.count.limit", COUNT, AT(share_delivery_limit), 1, 30, "5", {0}, NULL,
+     "Share groups: a record that was delivered so often and not accepted is not delivered again."},
+    {"group.share.partition.max.record.locks", COUNT, AT(share_max_locks), 64, 65536, "4096", {0}, NULL,
+     "Share groups: records of a partition that members may have at a time, and how far one may be ahead of the "
+     "first that is not done; the next power of two."},
     {"disk.min.free.bytes", SIZE, AT(disk_min_free_bytes), 0, INT64_MAX, "67108864", {0}, NULL,
      "No log file is made that would leave less free on the disk of --dir, so that metadata can be written."},
     {"disk.io", CHOICE, AT(disk_io), 0, 0, "auto", {"auto", "io_uring", "threads"}, NULL,
@@ -81,6 +94,9 @@ static const struct entry entries[] = {
     {"keeper", CHOICE, AT(keeper), 0, 0, "auto", {"auto", "process", "systemd", "none"}, NULL,
      "Who holds the memory while no daemon runs: a small process of its own, systemd's descriptor "
      "store, or nobody. auto: systemd where it started the daemon, else the process."},
+    {"offsets.retention.ms", MILLISECONDS, AT(offsets_retention_ms), -1, INT64_MAX / 1000000, "-1", {0}, NULL,
+     "What a consumer group has committed is forgotten when the group has had no members and no commits for so long. -1: "
+     "never."},
     {"stall.warn.ms", MILLISECONDS, AT(stall_warn_ms), -1, INT64_MAX / 1000000, "10000", {0}, NULL,
      "When readers wait so long at a record that a living producer has begun and not published, this is told in "
      "the log, in eagre status and in eagre topic describe. 0 or -1: never."},
@@ -387,6 +403,10 @@ int eg_config_finish(struct eg_config *c) {
         c->memory_max_per_uid = c->memory_max / 2;
     if (c->topics_max_per_uid == 0)
         c->topics_max_per_uid = c->topics_max < 4 ? 1 : c->topics_max / 4;
+    if (c->groups_max_per_uid == 0)
+        c->groups_max_per_uid = c->groups_max < 4 ? 1 : c->groups_max / 4;
+    if (c->groups_max_per_uid > c->groups_max)
+        c->groups_max_per_uid = c->groups_max;
     if (c->memory_max_per_uid > c->memory_max)
         c->memory_max_per_uid = c->memory_max;
     if (c->topics_max_per_uid > c->topics_max)

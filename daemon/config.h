@@ -34,6 +34,12 @@ struct eg_config {
     uint32_t topics_max;
     uint32_t topics_max_per_uid;
     uint32_t buffers_max_per_uid; /* of all its topics */
+    uint32_t groups_max;
+    uint32_t groups_max_per_uid;
+    uint32_t members_max_per_uid; /* of groups */
+    uint32_t share_lock_ms;       /* group.share.*: of share groups */
+    uint32_t share_delivery_limit;
+    uint32_t share_max_locks;
     uint32_t socket_mode;
     int log_level;             /* enum eg_log_level */
     int keeper;                /* enum eg_keeper_mode */
@@ -41,6 +47,7 @@ struct eg_config {
     uint64_t disk_min_free_bytes;
     int64_t stall_warn_ms;     /* 0, -1: never */
     int stall_kill;            /* 0, 1 */
+    int64_t offsets_retention_ms; /* -1: never */
     int64_t keeper_linger_ms;  /* -1: for ever */
     char cpus[EG_CONFIG_TEXT]; /* "" or "0-3,8" */
     char access_create[EG_CONFIG_TEXT];

@@ -25,6 +25,7 @@ struct eg_topics;   /* topics.h */
 struct eg_clients;  /* clients.h */
 struct eg_stalls;   /* stalls.c */
 struct eg_sessions; /* sessions.c */
+struct eg_groups;   /* groups.h */
 struct eg_disk_io;  /* disk_io.h */
 struct eg_recovery; /* recover.c */
 struct eg_retention; /* retention.c */
@@ -39,6 +40,10 @@ struct eg_figures {
     uint32_t partitions;       /* topics.c */
     uint32_t clients;          /* clients.c */
     uint32_t sessions;         /* sessions.c */
+    uint32_t groups;           /* groups.c */
+    uint32_t members;          /* group_members.c */
+    uint64_t rebalances;       /* group_rebalance.c, as the next ones: of the daemon's time */
+    int64_t rebalance_last_ns, rebalance_max_ns;
     uint64_t disk_bytes, flushes; /* archive.c, as the next ones */
     int64_t flush_last_ns, flush_max_ns;
 };
@@ -73,6 +78,7 @@ struct eg_daemon {
 
     struct eg_topics *topics;
     struct eg_clients *clients;
+    struct eg_groups *groups; /* groups.c; NULL: not yet, or not any more */
     struct eg_stalls *stalls;
     struct eg_sessions *sessions;
 
@@ -101,6 +107,7 @@ extern const struct eg_service eg_slots_service;   /* slots.c */
 extern const struct eg_service eg_retention_service; /* retention.c */
 extern const struct eg_service eg_janitor_service; /* janitor.c */
 extern const struct eg_service eg_stalls_service;  /* stalls.c */
+extern const struct eg_service eg_groups_service;  /* groups.c */
 extern const struct eg_service eg_sessions_service; /* sessions.c: listens last */
 
 /* services.c. Start: in order; a failure stops those that were started and is returned. */

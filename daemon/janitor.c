@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "burial.h"
+#include "groups.h"
 #include "sys/clock.h"
 #include "sys/liveness.h"
 
@@ -106,10 +107,13 @@ static void look_again(struct eg_client *c, int64_t now) {
 static void look_at(struct eg_daemon *d, struct eg_client *c, int64_t now) {
     c->look_ns = INT64_MAX;
     /* DEAD stays dead: a predecessor had two witnesses, and some of the claims may be pads already. */
-    if (eg_load_relaxed(&c->entry->state) != EG_CLIENT_DEAD && eg_client_verdict(c) == EG_VERDICT_LIVES)
+    if (eg_load_relaxed(&c->entry->state) != EG_CLIENT_DEAD && eg_client_verdict(c) == EG_VERDICT_LIVES) {
         look_again(c, now);
-    else if (!eg_client_bury(d, c))
-        c->look_ns = now + LOOK_NS; /* memory is short: try again */
+    } else {
+        eg_groups_client_gone(d, c); /* before its repair: others are to have its partitions at once */
+        if (!eg_client_bury(d, c))
+            c->look_ns = now + LOOK_NS; /* memory is short: try again */
+    }
 }
 
 static int64_t tick(struct eg_daemon *d, int64_t now) {

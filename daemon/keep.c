@@ -44,7 +44,7 @@ static bool is_kept_name(const char *name) {
     if (strcmp(name, "bus") == 0 || strcmp(name, "bells") == 0 ||
         strcmp(name, "clients") == 0)
         return true;
-    return strchr("ctp", name[0]) != NULL && name[1] >= '0' && name[1] <= '9';
+    return strchr("cgmtp", name[0]) != NULL && name[1] >= '0' && name[1] <= '9';
 }
 
 static ino_t inode_of(int fd) {

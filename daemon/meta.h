@@ -1,5 +1,5 @@
 /*
- * meta.h - what must survive everything: topics, settings, offsets. LMDB is used here only. One
+ * meta.h - what must survive everything: topics, settings, offsets. LMDB is used here and in members_store.h only. One
  * transaction a change, synced before the call returns.
  */
 #ifndef EG_META_H

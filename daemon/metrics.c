@@ -158,6 +158,11 @@ static void collect(const struct eg_daemon *d, struct metrics *m) {
     eg_stalls_so_far(d, &stalls, &kills);
     number(m, "stalls.total", stalls);
     number(m, "stalls.killed", kills);
+    number(m, "groups", f->groups);
+    number(m, "members", f->members);
+    number(m, "rebalances", f->rebalances);
+    number(m, "rebalance.last.ns", (uint64_t)f->rebalance_last_ns);
+    number(m, "rebalance.max.ns", (uint64_t)f->rebalance_max_ns);
     disk(d, m);
     number(m, "numa.nodes", numa_nodes());
     text(m, "membarrier", d->membarrier ? "yes" : "no");

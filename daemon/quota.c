@@ -18,6 +18,8 @@ static const struct {
     [EG_QUOTA_TOPICS] = {"topics", "topics", "delete topics"},
     [EG_QUOTA_BUFFERS] = {"buffers", "buffers in topics (partitions x ring.segments)",
                           "lower ring.segments, delete topics"},
+    [EG_QUOTA_GROUPS] = {"groups", "consumer groups", "delete groups"},
+    [EG_QUOTA_MEMBERS] = {"members", "members of groups", "close consumers"},
     [EG_QUOTA_MEMORY] = {"memory", "in topics", "lower segment.bytes, delete topics"},
 };
 
@@ -59,6 +61,10 @@ uint64_t eg_quota_limit(const struct eg_daemon *d, const struct eg_account *a, e
         return c->clients_max_per_uid;
     case EG_QUOTA_BELLS:
         return c->bells_max_per_uid;
+    case EG_QUOTA_MEMBERS:
+        return c->members_max_per_uid;
+    case EG_QUOTA_GROUPS:
+        return bound ? c->groups_max_per_uid : UINT64_MAX;
     case EG_QUOTA_TOPICS:
         return bound ? c->topics_max_per_uid : UINT64_MAX;
     case EG_QUOTA_BUFFERS:

@@ -2,8 +2,9 @@
  * quota.h - what each Unix user has of what the instance has for all: one account a user, kept up by who
  * gives and takes. Nothing of it is stored: a successor counts anew what it takes over.
  *
- * Connections, clients and bells are counted for everybody. What topics take is counted against
- * who created them, and does not bind root and the daemon's own user: theirs are the limits of the instance.
+ * Connections, clients, bells and members are counted for everybody. What topics take is counted against
+ * who created them, groups against who made them, and that does not bind root and the daemon's own user: theirs are
+ * the limits of the instance.
  */
 #ifndef EG_QUOTA_H
 #define EG_QUOTA_H
@@ -21,6 +22,8 @@ enum eg_quota {
     EG_QUOTA_BELLS,
     EG_QUOTA_TOPICS,
     EG_QUOTA_BUFFERS, /* descriptors: those of the rings, and those beyond that pins make necessary */
+    EG_QUOTA_GROUPS,
+    EG_QUOTA_MEMBERS, /* of groups */
     EG_QUOTA_MEMORY,  /* bytes that topics may grow to, and those of buffers beyond the rings */
     EG_QUOTAS
 };

@@ -1,11 +1,13 @@
 /* services.c - the table of services: their order is the order of the start. */
 #include "daemon.h"
+#include "sys/clock.h"
 #include "sys/errbuf.h"
 
 static const struct eg_service *const services[] = {
     &eg_lock_service,   &eg_meta_service,      &eg_keep_service,   &eg_bus_service,
     &eg_graves_service, &eg_placement_service, &eg_disk_service,   &eg_topics_service, &eg_clients_service,
-    &eg_slots_service,  &eg_retention_service, &eg_janitor_service, &eg_stalls_service, &eg_sessions_service,
+    &eg_slots_service,  &eg_retention_service, &eg_janitor_service, &eg_stalls_service, &eg_groups_service,
+    &eg_sessions_service,
 };
 
 #define SERVICES (sizeof(services) / sizeof(services[0]))
@@ -36,6 +38,7 @@ int64_t eg_services_tick(struct eg_daemon *d, int64_t now_ns) {
         int64_t wanted = services[i]->tick(d, now_ns);
         if (wanted < next)
             next = wanted;
+        now_ns = eg_mono_ns(); /* slices are counted from it: none is used up by those before */
     }
     return next;
 }

@@ -202,13 +202,9 @@ static bool serve(struct eg_daemon *d, struct session *s, const struct eg_msg_he
  * which the kernel gives all of our user's processes together a limited number. */
 static bool takes_replies(struct session *s) {
     int unread = 0;
-    if (s->unread_fds < UNREAD_FDS_MAX)
-        return true;
-    if (ioctl(s->base.fd, SIOCOUTQ, &unread) == 0 && unread == 0) {
+    if (s->unread_fds > 0 && ioctl(s->base.fd, SIOCOUTQ, &unread) == 0 && unread == 0)
         s->unread_fds = 0;
-        return true;
-    }
-    return false;
+    return s->unread_fds < UNREAD_FDS_MAX;
 }
 
 static bool receive(struct eg_daemon *d, struct session *s) {

@@ -222,7 +222,7 @@ int eg_handle_PARTITIONS(struct eg_daemon *d, struct eg_session *s, struct eg_de
 
 static bool is_role(uint8_t role) { return role == EG_ROLE_PRODUCER || role == EG_ROLE_CONSUMER; }
 
-static int check_access(const struct eg_session *s, struct eg_topic *t, uint8_t role) {
+int eg_topic_check_role(const struct eg_session *s, struct eg_topic *t, uint8_t role) {
     struct eg_peer peer = peer_of(s);
     enum eg_setting which =
         role == EG_ROLE_PRODUCER ? EG_SET_ACCESS_PRODUCE : EG_SET_ACCESS_CONSUME;
@@ -263,7 +263,7 @@ int eg_handle_OPEN(struct eg_daemon *d, struct eg_session *s, struct eg_dec *in,
     bool producer = role == EG_ROLE_PRODUCER;
     int rc = eg_topic_find(d, name, &t);
     if (rc == EAGRE_OK)
-        rc = check_access(s, t, role);
+        rc = eg_topic_check_role(s, t, role);
     if (rc == EAGRE_OK && producer)
         rc = check_single(t);
     if (rc == EAGRE_OK)

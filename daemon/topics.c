@@ -7,10 +7,12 @@
 
 #include "archive.h"
 #include "clients.h"
+#include "groups.h"
 #include "parse.h"
 #include "partition.h"
 #include "recover.h"
 #include "retention.h"
+#include "shares.h"
 #include "slots.h"
 #include "sys/atomic.h"
 #include "sys/errbuf.h"
@@ -300,6 +302,7 @@ int eg_topic_create(struct eg_daemon *d, const struct eg_peer *peer, const char 
     eg_log_info("topic '%s' created by user %u: id %u, %u partitions", name, (unsigned)peer->uid,
                 t->meta.uid, t->partitions);
     *uid = t->meta.uid;
+    eg_groups_topic_changed(d, name);
     return EAGRE_OK;
 }
 
@@ -337,14 +340,19 @@ int eg_topic_alter(struct eg_daemon *d, const struct eg_peer *peer, const char *
         rc = eg_meta_topic_put(d->meta, &meta);
     if (rc != EAGRE_OK)
         return rc;
+    bool other_consumers = strcmp(eg_settings_access(&t->settings, EG_SET_ACCESS_CONSUME)->text,
+                                  eg_settings_access(&to, EG_SET_ACCESS_CONSUME)->text) != 0;
     t->meta = meta;
     t->settings = to;
     charge(d, t, &to);
     EG_FAULT("alter.committed");
     settings_changed(d, t);
     /* A failure here is made up for by the next alter or start: the store says how many there should be. */
-    if (partitions > t->partitions)
+    bool grows = partitions > t->partitions;
+    if (grows)
         rc = eg_topic_add_partitions(d, t, partitions);
+    if (grows || other_consumers)
+        eg_groups_topic_changed(d, name);
     if (rc == EAGRE_OK)
         eg_log_info("topic '%s' altered by user %u", name, (unsigned)peer->uid);
     return rc;
@@ -369,6 +377,11 @@ int eg_topic_delete(struct eg_daemon *d, const struct eg_peer *peer, const char 
     uint32_t uid = t->meta.uid;
     bool disk = t->settings.v[EG_SET_STORAGE] == EG_STORAGE_DISK;
     topic_free(d, t, true);
+    if (d->groups != NULL) {
+        eg_shares_topic_gone(d, uid);
+        eg_offsets_forget_topic(d, uid);
+    }
+    eg_groups_topic_changed(d, name);
     if (disk)
         eg_retention_forget_topic(d, uid);
     return EAGRE_OK;

@@ -6,52 +6,20 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "cli.h"
-#include "eagre/consumer.h"
-#include "format.h"
-#include "output.h"
-#include "progress.h"
+#include "consume.h"
 #include "sys/clock.h"
 #include "times.h"
 
-#define POLL_MAX 512
 #define WAIT_MS 100 /* how long a signal may wait to be noticed */
-#define PARTITIONS_MAX 1024
-#define OPTION_ISOLATION 1
 
-struct source {
-    const char *topic;
-    int32_t partition;
-    bool done; /* -e: its end has been reached; e@: and it is not later than that */
-};
-
-struct run {
-    const struct cli *c;
-    /* options */
-    int32_t only[PARTITIONS_MAX]; /* -p */
-    size_t only_count;
-    int64_t offset; /* EAGRE_OFFSET_*, or 0 .. */
-    int64_t tail;   /* -N; -1: not asked for */
-    int64_t from;   /* s@TIME; -1: not asked for */
-    int64_t until;  /* e@TIME; INT64_MAX: not asked for */
-    eagre_isolation_t isolation;
-    bool stop_at_end;
-    bool json;
-    bool unbuffered;
-    bool quiet;
-    uint64_t count; /* 0: no limit */
-    struct format format;
-    const char *delimiter;
-    size_t delimiter_len;
-    /* state */
-    eagre_consumer_t *consumer;
-    struct source *sources;
-    size_t source_count;
-    size_t undone;
-    uint64_t printed;
-    struct progress progress;
-    struct out out;
-    eagre_record_t records[POLL_MAX];
+enum {
+    OPTION_ISOLATION = 1,
+    OPTION_GROUP_TYPE,
+    OPTION_STRATEGY,
+    OPTION_INSTANCE_ID,
+    OPTION_CLIENT_ID,
+    OPTION_MAX_POLL,
+    OPTION_SESSION_TIMEOUT
 };
 
 static volatile sig_atomic_t caught; /* the signal that asked us to end */
@@ -68,7 +36,8 @@ static int position(struct run *r, const struct source *s) {
     return eagre_consumer_seek(r->consumer, s->topic, s->partition, r->offset);
 }
 
-static int add_source(struct run *r, const char *topic, int32_t partition) {
+int run_add_source(struct run *r, const char *topic, int32_t partition, struct source **out) {
+    *out = NULL;
     for (size_t i = 0; i < r->source_count; i++)
         if (r->sources[i].partition == partition && strcmp(r->sources[i].topic, topic) == 0)
             return EAGRE_OK; /* named twice */
@@ -76,10 +45,17 @@ static int add_source(struct run *r, const char *topic, int32_t partition) {
     if (more == NULL)
         return EAGRE_E_NO_MEMORY;
     r->sources = more;
-    r->sources[r->source_count] = (struct source){.topic = topic, .partition = partition};
-    int rc = position(r, &r->sources[r->source_count]);
-    r->source_count++;
-    return rc;
+    *out = &more[r->source_count++];
+    **out = (struct source){.partition = partition};
+    snprintf((*out)->topic, sizeof((*out)->topic), "%s", topic);
+    r->undone++;
+    return EAGRE_OK;
+}
+
+static int add_source(struct run *r, const char *topic, int32_t partition) {
+    struct source *s;
+    int rc = run_add_source(r, topic, partition, &s);
+    return s != NULL ? position(r, s) : rc;
 }
 
 static int assign(struct run *r, const char *topic) {
@@ -167,16 +143,17 @@ static void print(struct run *r, size_t n) {
 
 /* -e: tick off the partitions (all, or that of a record) that have nothing left. */
 static int look_for_end(struct run *r, const eagre_record_t *of) {
+    bool queue = r->options.group_type == EAGRE_GROUP_SHARE; /* which has others at work before its end */
     for (size_t i = 0; i < r->source_count; i++) {
         struct source *s = &r->sources[i];
-        int64_t lag;
+        int64_t lag = 0;
         if (s->done ||
             (of != NULL && (s->partition != of->partition || strcmp(s->topic, of->topic) != 0)))
             continue;
-        int rc = eagre_consumer_lag(r->consumer, s->topic, s->partition, &lag);
+        int rc = queue ? EAGRE_OK : eagre_consumer_lag(r->consumer, s->topic, s->partition, &lag);
         if (rc != EAGRE_OK)
             return rc;
-        if (lag == 0) {
+        if (queue ? of == NULL && r->waited : lag == 0) {
             s->done = true;
             r->undone--;
         }
@@ -190,7 +167,7 @@ static int consume(struct run *r) {
     int32_t wait_ms = 0;
     if (rc == EAGRE_OK && r->stop_at_end)
         rc = look_for_end(r, NULL);
-    while (rc == EAGRE_OK && !caught && r->undone > 0) {
+    while (rc == EAGRE_OK && !caught && (r->group != NULL ? !group_ended(r) : r->undone > 0)) {
         size_t max = POLL_MAX;
         size_t n = 0;
         if (r->count > 0 && r->count - r->printed < max)
@@ -198,14 +175,24 @@ static int consume(struct run *r) {
         if (max == 0)
             break;
         rc = eagre_consumer_poll(r->consumer, r->records, max, wait_ms, &n);
+        r->waited = wait_ms > 0 && rc == EAGRE_OK;
         if (n > 0) {
-            print(r, cut(r, n));
+            size_t printed = cut(r, n);
+            print(r, printed);
+            if (r->group != NULL) {
+                int done = group_printed(r, printed, n);
+                rc = rc == EAGRE_OK ? done : rc;
+            }
             wait_ms = 0;
         } else if (wait_ms == 0) {
             /* Nothing at hand: let out what there is before we wait. */
             out_flush(&r->out);
+            if (r->group != NULL && rc == EAGRE_OK)
+                rc = group_idle(r);
             wait_ms = WAIT_MS;
         }
+        if (r->group != NULL)
+            rc = group_polled(r, rc);
         if (rc == EAGRE_E_OFFSET_OUT_OF_RANGE) {
             int back = find_way_back(r, &lost);
             if (back != EAGRE_OK || lost > 0)
@@ -232,7 +219,8 @@ static void parse_offset(struct run *r, const char *text) {
         return;
     }
     r->tail = r->from = -1;
-    if (strcmp(text, "beginning") == 0 || strcmp(text, "earliest") == 0)
+    r->stored = strcmp(text, "stored") == 0;
+    if (strcmp(text, "beginning") == 0 || strcmp(text, "earliest") == 0 || r->stored)
         r->offset = EAGRE_OFFSET_BEGINNING;
     else if (strcmp(text, "end") == 0 || strcmp(text, "latest") == 0)
         r->offset = EAGRE_OFFSET_END;
@@ -245,7 +233,52 @@ static void parse_offset(struct run *r, const char *text) {
 static void parse_isolation(struct run *r, const char *text) {
     if (strcmp(text, "published") != 0 && strcmp(text, "durable") != 0)
         cli_usage(r->c, "--isolation is published or durable, not '%s'", text);
-    r->isolation = text[0] == 'd' ? EAGRE_ISOLATION_DURABLE : EAGRE_ISOLATION_PUBLISHED;
+    r->options.isolation = text[0] == 'd' ? EAGRE_ISOLATION_DURABLE : EAGRE_ISOLATION_PUBLISHED;
+}
+
+/* One of the options that a member of a group has. */
+static void parse_member(struct run *r, int opt, const char *text) {
+    eagre_consumer_options_t *o = &r->options;
+    r->member_option = true;
+    switch (opt) {
+    case OPTION_GROUP_TYPE:
+        if (strcmp(text, "consumer") != 0 && strcmp(text, "share") != 0)
+            cli_usage(r->c, "--group-type is consumer or share, not '%s'", text);
+        o->group_type = text[0] == 's' ? EAGRE_GROUP_SHARE : EAGRE_GROUP_CONSUMER;
+        break;
+    case OPTION_STRATEGY:
+        o->partition_assignment_strategy = text;
+        break;
+    case OPTION_INSTANCE_ID:
+        o->group_instance_id = text;
+        break;
+    case OPTION_CLIENT_ID:
+        o->client_id = text;
+        break;
+    case OPTION_MAX_POLL:
+        o->max_poll_interval_ms = (int32_t)cli_number(r->c, "--max-poll-interval-ms", text, 1, INT32_MAX);
+        break;
+    default:
+        o->session_timeout_ms = (int32_t)cli_number(r->c, "--session-timeout-ms", text, 1, INT32_MAX);
+    }
+}
+
+/* What goes with -g, and what needs it. */
+static void check_group(const struct run *r) {
+    if (r->group == NULL && r->member_option)
+        cli_usage(r->c, "only a member of a group (-g GROUP) has an option like that");
+    if (r->group == NULL && r->stored)
+        cli_usage(r->c, "-o stored: only a group (-g GROUP) has stored offsets");
+    if (r->group == NULL)
+        return;
+    if (r->group[0] == '\0')
+        cli_usage(r->c, "-g: the group's name is empty");
+    if (r->only_count > 0)
+        cli_usage(r->c, "-p and -g: a group gives its members their partitions");
+    if (r->offset >= 0 || r->tail >= 0 || r->from >= 0)
+        cli_usage(r->c, "-o and -g: a group goes on where it has got to; -o beginning|end is for partitions of which it has no "
+                        "offset, `eagre group seek %s` moves it",
+                  r->group);
 }
 
 static void parse(struct cli *c, int argc, char **argv, struct run *r) {
@@ -254,17 +287,25 @@ static void parse(struct cli *c, int argc, char **argv, struct run *r) {
                                           {"count", required_argument, NULL, 'c'},
                                           {"quiet", no_argument, NULL, 'q'},
                                           {"isolation", required_argument, NULL, OPTION_ISOLATION},
+                                          {"group", required_argument, NULL, 'g'},
+                                          {"group-type", required_argument, NULL, OPTION_GROUP_TYPE},
+                                          {"strategy", required_argument, NULL, OPTION_STRATEGY},
+                                          {"instance-id", required_argument, NULL, OPTION_INSTANCE_ID},
+                                          {"client-id", required_argument, NULL, OPTION_CLIENT_ID},
+                                          {"max-poll-interval-ms", required_argument, NULL, OPTION_MAX_POLL},
+                                          {"session-timeout-ms", required_argument, NULL, OPTION_SESSION_TIMEOUT},
                                           CLI_COMMON_OPTIONS};
     char *format = NULL;
     char *key_delimiter = NULL;
     size_t key_len = 0;
     r->c = c;
+    r->options = (eagre_consumer_options_t)EAGRE_CONSUMER_OPTIONS_INIT;
     r->offset = EAGRE_OFFSET_BEGINNING;
     r->tail = r->from = -1;
     r->until = INT64_MAX;
     r->delimiter = "\n";
     r->delimiter_len = 1;
-    for (int opt; (opt = cli_getopt(c, argc, argv, ":hp:o:ec:f:JK:D:Zuq", longs)) != -1;) {
+    for (int opt; (opt = cli_getopt(c, argc, argv, ":hg:p:o:ec:f:JK:D:Zuq", longs)) != -1;) {
         switch (opt) {
         case 'p':
             if (r->only_count == PARTITIONS_MAX)
@@ -273,6 +314,9 @@ static void parse(struct cli *c, int argc, char **argv, struct run *r) {
             break;
         case 'o':
             parse_offset(r, optarg);
+            break;
+        case 'g':
+            r->group = optarg;
             break;
         case 'e':
             r->stop_at_end = true;
@@ -303,8 +347,11 @@ static void parse(struct cli *c, int argc, char **argv, struct run *r) {
         case OPTION_ISOLATION:
             parse_isolation(r, optarg);
             break;
-        default:
+        case 'q':
             r->quiet = true;
+            break;
+        default:
+            parse_member(r, opt, optarg);
         }
     }
     if (format != NULL && r->json)
@@ -316,25 +363,29 @@ static void parse(struct cli *c, int argc, char **argv, struct run *r) {
         format_delimited(&r->format, key_delimiter, key_len, r->delimiter, r->delimiter_len);
     if (wrong != NULL)
         cli_usage(c, "-f: %s", wrong);
+    check_group(r);
     if (optind == argc)
         cli_usage(c, "which topic?");
 }
 
 /* Open, assign, consume; the rest is reporting. */
 static int run(struct run *r, eagre_t *e, int argc, char **argv) {
-    eagre_consumer_options_t options = EAGRE_CONSUMER_OPTIONS_INIT;
-    options.auto_offset_reset = EAGRE_RESET_NONE; /* nothing is skipped without a word */
-    options.isolation = r->isolation;
-    int rc = eagre_consumer_open(e, &options, &r->consumer);
-    for (int i = optind; i < argc && rc == EAGRE_OK; i++)
+    r->e = e;
+    r->options.auto_offset_reset = EAGRE_RESET_NONE; /* nothing is skipped without a word */
+    int rc = EAGRE_OK;
+    if (r->group != NULL)
+        rc = group_join(r, (const char *const *)&argv[optind], (size_t)(argc - optind));
+    else
+        rc = eagre_consumer_open(e, &r->options, &r->consumer);
+    for (int i = optind; i < argc && rc == EAGRE_OK && r->group == NULL; i++)
         rc = assign(r, argv[i]);
-    r->undone = r->source_count;
     return rc == EAGRE_OK ? consume(r) : rc;
 }
 
 int cmd_consume(struct cli *c, int argc, char **argv) {
     static struct run r; /* large */
-    struct sigaction end = {.sa_handler = on_signal};
+    /* The second one ends it also while it waits for its reader. */
+    struct sigaction end = {.sa_handler = on_signal, .sa_flags = (int)SA_RESETHAND};
     eagre_t *e;
 
     parse(c, argc, argv, &r);

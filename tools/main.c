@@ -44,6 +44,37 @@ const struct cli_command cli_commands[] = {
      "more. When the medium is sound: reads what was acknowledged again and writes the rest again\n"
      "from memory. `eagre topic describe` and the daemon's log tell the outcome.\n\n"
      "  -p, --partition N      this one (default: all that failed)\n"},
+    {"group list", cmd_group_list, "[--format text|json]", "list consumer groups",
+     "STATE is Empty (no members; its offsets stay), Rebalancing or Stable.\n\n"
+     "      --format text|json\n"},
+    {"group describe", cmd_group_describe, "[GROUP]... [--format text|json]",
+     "show committed offsets, lag and whose the partitions are",
+     "A line a partition, as kafka-consumer-groups.sh prints it. Without a name: all groups. JSON has the\n"
+     "members, the assignor, the time and the metadata of each commit, too.\n\n"
+     "      --format text|json\n"},
+    {"group lag", cmd_group_lag, "[GROUP]... [--format text|json]", "show how far groups are behind",
+     "A line a topic: records that are in the log and not committed yet. Partitions of which nothing was\n"
+     "committed are counted in WITHOUT-OFFSET alone. Without a name: all groups.\n\n"
+     "      --format text|json\n"},
+    {"group members", cmd_group_members, "[GROUP]... [--format text|json]", "show who is in groups",
+     "Without a name: all groups.\n\n"
+     "      --format text|json\n"},
+    {"group seek", cmd_group_seek, "GROUP [--topic T[:P[,P]...]]... --to WHERE|--shift N|--from-file FILE [OPTION]...",
+     "set the committed offsets of a group",
+     "Prints the new offsets. Refuses (exit code 5) while the group has members. A group that is not there yet is\n"
+     "made, if topics are named.\n\n"
+     "      --topic T[:P[,P]...]  this topic, or these partitions of it; repeatable. Default: all partitions\n"
+     "                         of the topics that the group has offsets of\n"
+     "      --to beginning|end|OFFSET|@TIME   @TIME: the first record that is not older; see consume\n"
+     "      --to current       leave them as they are: for --export\n"
+     "      --shift N          N records on (-N: back) from what is committed\n"
+     "      --from-file FILE   lines topic,partition,offset, as --export prints them ('-': standard input)\n"
+     "      --dry-run          say what would be done\n"
+     "      --export           print topic,partition,offset instead of a table\n"
+     "      --format text|json\n\n"
+     "What is out of a log's range is set to its beginning or end, and said.\n"},
+    {"group delete", cmd_group_delete, "GROUP...", "delete groups with their offsets",
+     "Refuses (exit code 5) while a group has members.\n\n"},
     {"produce", cmd_produce, "TOPIC [FILE]...", "send lines as records",
      "Sends each line of the files (or of standard input, which is also meant by '-') as one\n"
      "record. Empty lines are skipped. Stops at the first record that is refused and says how\n"
@@ -65,6 +96,7 @@ const struct cli_command cli_commands[] = {
      "  -o, --offset WHERE     beginning (default), end, OFFSET, -N: N records before the end of\n"
      "                         each partition, or @TIME (s@TIME): the first that is not older;\n"
      "                         besides, e@TIME: stop before the first that is not older\n"
+     "  -g, --group GROUP      as a member of this consumer group; see below\n"
      "      --isolation published|durable   durable: only what is on disk and fsynced\n"
      "  -e                     exit when the end of every partition has been reached\n"
      "  -c, --count N          exit after N records\n"
@@ -83,6 +115,19 @@ const struct cli_command cli_commands[] = {
      "  \\n \\r \\t \\\\ \\0 \\xNN as in C\n\n"
      "TIME: milliseconds since the epoch, -1h (ms, s, m, h, d) before now, or 2025-01-31T12:00:00Z\n"
      "(without a zone: local).\n\n"
+     "GROUPS: the members of a group share the partitions of their topics, each goes on where the group\n"
+     "has got to, and what was printed is committed at once. A TOPIC that begins with '^' is a regular\n"
+     "expression: all topics that match, also later ones. Not with -p, nor with -o OFFSET, -N or @TIME:\n"
+     "`eagre group seek` moves a group.\n"
+     "  -o beginning|end       where to begin in a partition of which the group has no offset (beginning)\n"
+     "      --group-type consumer|share   share: a queue; all members read all partitions, each record goes\n"
+     "                         to one of them\n"
+     "      --strategy LIST    range, roundrobin, cooperative-sticky (default), numa; several with commas\n"
+     "      --instance-id ID   a static member: its partitions wait for it for a while when it ends\n"
+     "      --session-timeout-ms N   for so long (default 45000)\n"
+     "      --client-id ID     what others see of it (default: eagre)\n"
+     "      --max-poll-interval-ms N   who cannot print for so long, as its reader does not read, is put out\n"
+     "                         of the group (default 300000)\n\n"
      "JSON: topic, partition, offset, tstype, ts (ms), ts_ns, headers (name, value, name, ... as\n"
      "kcat's), key and payload. What is not UTF-8 appears as key_base64, payload_base64, or\n"
      "{\"base64\": ...} in headers.\n"},
@@ -145,8 +190,8 @@ static void print_help(void) {
     printf("\n`eagre COMMAND --help` tells more. The socket is that of --socket, else of\n"
            "$EAGRE_SOCKET, else the user's own.\n\n"
            "Exit codes: 0 done; 1 input/output or other failure; 2 wrong usage; 3 no daemon\n"
-           "answers; 4 no such topic or partition; 5 refused (not permitted, exists already,\n"
-           "invalid setting, a limit); 128 + N ended by signal N.\n");
+           "answers; 4 no such topic, partition or group; 5 refused (not permitted, exists\n"
+           "already, in use, invalid setting, a limit); 128 + N ended by signal N.\n");
 }
 
 static void print_command_help(const struct cli_command *c) {
@@ -188,6 +233,7 @@ int cli_exit_code(int status) {
     case EAGRE_E_UNKNOWN_TOPIC:
     case EAGRE_E_UNKNOWN_PARTITION:
     case EAGRE_E_TOPIC_DELETED:
+    case EAGRE_E_UNKNOWN_GROUP:
         return CLI_NOT_FOUND;
     case EAGRE_E_INVALID:
     case EAGRE_E_NO_MEMORY:
@@ -199,6 +245,7 @@ int cli_exit_code(int status) {
     case EAGRE_E_LIMIT:
     case EAGRE_E_STATE:
     case EAGRE_E_UNSUPPORTED:
+    case EAGRE_E_GROUP_ACTIVE:
         return CLI_REFUSED;
     default:
         return CLI_FAILED;
@@ -320,6 +367,8 @@ int main(int argc, char **argv) {
     if (c.command == NULL) {
         if (strcmp(argv[0], "topic") == 0)
             cli_usage(&c, "topic: create, list, describe, alter, delete, trim or resume?");
+        if (strcmp(argv[0], "group") == 0)
+            cli_usage(&c, "group: list, describe, lag, members, seek or delete?");
         if (strcmp(argv[0], "log") == 0)
             cli_usage(&c, "log: inspect, dump, verify or repair?");
         cli_usage(&c, "there is no command '%s'", argv[0]);

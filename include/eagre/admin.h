@@ -1,5 +1,5 @@
 /*
- * eagre/admin.h - topics and the daemon, as Kafka's AdminClient knows them.
+ * eagre/admin.h - topics, consumer groups and the daemon, as Kafka's AdminClient knows them.
  *
  * Every call is one request to the daemon and waits for its answer (10 s at most, then
  * EAGRE_E_TIMED_OUT). Settings are text, named as in Kafka where Kafka has them.
@@ -7,7 +7,7 @@
 #ifndef EAGRE_ADMIN_H
 #define EAGRE_ADMIN_H
 
-#include "eagre/eagre.h"
+#include "eagre/group.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -93,6 +93,84 @@ typedef struct eagre_topic_entry {
 
 /* All topics, by name. *out is one block: free() it. */
 int eagre_topic_list(eagre_t *e, eagre_topic_entry_t **out, size_t *count);
+
+/* ---- consumer groups: see group.h ---------------------------------------------------------------- */
+
+/* Everybody may look. Its maker, root and the daemon's user may change a group: EAGRE_E_PERMISSION else. */
+
+typedef enum eagre_group_state {
+    EAGRE_GROUP_EMPTY = 0,       /* no member; its offsets stay */
+    EAGRE_GROUP_REBALANCING = 1, /* somebody has still to give up or to take over partitions */
+    EAGRE_GROUP_STABLE = 2
+} eagre_group_state_t;
+
+typedef struct eagre_group_entry {
+    char name[256];
+    eagre_group_type_t type;
+    eagre_group_state_t state;
+    uint32_t members;
+    uint32_t generation;
+    uint32_t uid; /* the Unix user whose group it is */
+} eagre_group_entry_t;
+
+/* All groups, by name. *out is one block: free() it. */
+int eagre_group_list(eagre_t *e, eagre_group_entry_t **out, size_t *count);
+
+typedef struct eagre_group_member {
+    uint64_t member;
+    char client_id[64];
+    char instance_id[256]; /* group.instance.id; "": a dynamic member */
+    int32_t pid;           /* 0: a static member that is away */
+    uint32_t uid;
+    int32_t node;          /* NUMA; -1: unknown */
+    uint32_t partitions;   /* that it has */
+    size_t topic_count;    /* that it subscribed to; of many, perhaps not all */
+    char (*topics)[256];
+} eagre_group_member_t;
+
+typedef struct eagre_group_info {
+    char name[256];
+    eagre_group_type_t type;
+    eagre_group_state_t state;
+    uint32_t generation;
+    uint32_t uid;
+    char assignor[32]; /* of the present generation; "": it has none */
+    size_t member_count;
+    eagre_group_member_t *members;
+} eagre_group_info_t;
+
+/* A group and who is in it. EAGRE_E_UNKNOWN_GROUP. Free with eagre_group_info_free. */
+int eagre_group_describe(eagre_t *e, const char *group, eagre_group_info_t **out);
+void eagre_group_info_free(eagre_group_info_t *info);
+
+typedef struct eagre_group_offset {
+    char topic[256];
+    int32_t partition;
+    int32_t clamped;      /* != 0: it lay behind what a crash of the host left, and was moved to where the log goes on */
+    int64_t committed;    /* the next offset to be read; -1: none */
+    int64_t log_start;
+    int64_t end;          /* one behind the last record */
+    int64_t lag;          /* end - committed, 0 at least; -1: nothing is committed */
+    uint64_t member;      /* whose it is; 0: nobody's */
+    int64_t time_ms;      /* of the commit, since the epoch; 0: none */
+    const char *metadata; /* ""; or what was committed with it */
+} eagre_group_offset_t;
+
+/* Partitions that have a committed offset or a member. EAGRE_E_UNKNOWN_GROUP. *out is one block: free() it. */
+int eagre_group_offsets(eagre_t *e, const char *group, eagre_group_offset_t **out, size_t *count);
+
+/*
+ * Set the offsets of a group that has no members (EAGRE_E_GROUP_ACTIVE else); offset -1 forgets. A group that is not there
+ * is made, of this type; else the type is not looked at. In the daemon's database when it returns. Very long lists
+ * go there in parts, in their order; the first that is refused ends it. EAGRE_E_UNKNOWN_TOPIC, _UNKNOWN_PARTITION,
+ * _OFFSET_OUT_OF_RANGE (beyond the log's end), _INVALID (the name; metadata of more than 4,096 bytes), _LIMIT.
+ */
+int eagre_group_put(eagre_t *e, const char *group, eagre_group_type_t type, const eagre_topic_partition_t *list, size_t n);
+
+/* With its offsets. EAGRE_E_UNKNOWN_GROUP, EAGRE_E_GROUP_ACTIVE (it has members). */
+int eagre_group_delete(eagre_t *e, const char *group);
+
+/* ---- the daemon ------------------------------------------------------------------------------------ */
 
 typedef struct eagre_status_entry {
     char name[64];   /* "memory.committed", "clients", ... */

@@ -28,8 +28,16 @@ typedef struct eagre_consumer eagre_consumer_t;
 typedef enum eagre_offset_reset {
     EAGRE_RESET_LATEST = 0,
     EAGRE_RESET_EARLIEST = 1,
-    EAGRE_RESET_NONE = 2 /* poll returns EAGRE_E_OFFSET_OUT_OF_RANGE until a seek */
+    EAGRE_RESET_NONE = 2, /* poll returns EAGRE_E_OFFSET_OUT_OF_RANGE (a group without a committed offset:
+                             EAGRE_E_NO_OFFSET) until a seek */
+    EAGRE_RESET_UNSET = 3 /* nobody said: LATEST for what is assigned, NONE for what a group gives */
 } eagre_offset_reset_t;
+
+/* Kafka's group.type. */
+typedef enum eagre_group_type {
+    EAGRE_GROUP_CONSUMER = 0, /* each partition is one member's */
+    EAGRE_GROUP_SHARE = 1     /* each record is one member's: a queue */
+} eagre_group_type_t;
 
 /* Kafka's isolation.level, for another danger: what a crash of the host could take back. */
 typedef enum eagre_isolation {
@@ -44,10 +52,25 @@ typedef struct eagre_consumer_options {
     eagre_wait_t wait;
     int check_crcs; /* Kafka's check.crcs: verify each record's CRC32C before it is returned */
     eagre_isolation_t isolation;
+
+    /* Groups: see group.h. Strings are copied. */
+    const char *group_id;          /* group.id; NULL: none */
+    const char *group_instance_id; /* group.instance.id: a static member, whose partitions wait for it when it
+                                      goes; NULL: a dynamic one */
+    const char *client_id;         /* what others see of it; NULL: the program's name */
+    eagre_group_type_t group_type;
+    const char *partition_assignment_strategy; /* range, roundrobin, cooperative-sticky, numa: one or more, with
+                                                  commas, the best first; NULL: cooperative-sticky */
+    int enable_auto_commit;          /* enable.auto.commit */
+    int32_t auto_commit_interval_ms; /* auto.commit.interval.ms: how old what is in the daemon's database may be */
+    int32_t max_poll_interval_ms;    /* max.poll.interval.ms */
+    int32_t session_timeout_ms;      /* session.timeout.ms: how long partitions wait for a static member that is gone */
+    int share_explicit_ack;          /* share.acknowledgement.mode=explicit */
 } eagre_consumer_options_t;
 
 #define EAGRE_CONSUMER_OPTIONS_INIT \
-    { sizeof(eagre_consumer_options_t), EAGRE_RESET_LATEST, EAGRE_WAIT_SLEEP, 1, EAGRE_ISOLATION_PUBLISHED }
+    { sizeof(eagre_consumer_options_t), EAGRE_RESET_UNSET, EAGRE_WAIT_SLEEP, 1, EAGRE_ISOLATION_PUBLISHED, \
+      NULL, NULL, NULL, EAGRE_GROUP_CONSUMER, NULL, 1, 5000, 300000, 45000, 0 }
 
 /* One record. Pointers lie in the log: read-only, valid until the next poll. */
 typedef struct eagre_record {

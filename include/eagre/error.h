@@ -44,7 +44,11 @@ extern "C" {
     X(-22, IO, ERROR, "input/output error")                                                        \
     X(-23, SYSTEM, ERROR, "the operating system refused")                                          \
     X(-24, UNSUPPORTED, ERROR, "not supported")                                                    \
-    X(-25, INTERNAL, FATAL, "internal error: please report it")
+    X(-25, INTERNAL, FATAL, "internal error: please report it")                                    \
+    X(-26, FENCED, ERROR, "not a member of the group any more")                                    \
+    X(-27, NO_OFFSET, ERROR, "no committed offset")                                                \
+    X(-28, UNKNOWN_GROUP, ERROR, "unknown group")                                                  \
+    X(-29, GROUP_ACTIVE, RETRY, "the group has members")
 
 typedef enum eagre_status {
     EAGRE_OK = 0,

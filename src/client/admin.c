@@ -5,42 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "client/session.h"
-#include "sys/errbuf.h"
-
-/* A conversation: request, answer and the buffers of both. Too large for some stacks. */
-struct talk {
-    struct eg_enc req;
-    struct eg_dec reply;
-    uint8_t out[EG_MSG_MAX];
-    uint8_t in[EG_MSG_MAX];
-};
-
-static struct talk *talk_begin(uint16_t type) {
-    struct talk *t = malloc(sizeof(*t));
-    if (t == NULL)
-        eg_error_set(EAGRE_E_NO_MEMORY, "control request: %s", strerror(errno));
-    else
-        eg_enc_begin(&t->req, t->out, sizeof(t->out), type, 0, 0);
-    return t;
-}
-
-static int talk_send(struct talk *t, eagre_t *e) {
-    return eg_session_request(e, &t->req, t->in, sizeof(t->in), &t->reply, NULL, 0, NULL);
-}
-
-static int malformed(const char *what) {
-    return eg_error_set(EAGRE_E_PROTOCOL, "eagred's answer to %s is malformed", what);
-}
-
-/* A string for a person: one that is too long is cut. */
-static void read_text(struct eg_dec *d, char *to, size_t cap) {
-    char whole[8192];
-    eg_dec_str(d, whole, sizeof(whole));
-    size_t n = strnlen(whole, cap - 1);
-    memcpy(to, whole, n);
-    to[n] = '\0';
-}
+#include "client/talk.h"
 
 static int check_name(const eagre_t *e, const char *name) {
     if (e == NULL || name == NULL)
@@ -67,7 +32,7 @@ static int send_settings(eagre_t *e, uint16_t type, const char *name,
                                 "topic '%s': setting %zu: name and value must not be NULL, "
                                 "nor have more than 4,096 bytes",
                                 name, i + 1);
-    struct talk *t = talk_begin(type);
+    struct eg_talk *t = eg_talk_begin(type);
     if (t == NULL)
         return EAGRE_E_NO_MEMORY;
     eg_enc_str(&t->req, name);
@@ -76,11 +41,11 @@ static int send_settings(eagre_t *e, uint16_t type, const char *name,
         eg_enc_str(&t->req, settings[i].name);
         eg_enc_str(&t->req, settings[i].value);
     }
-    rc = talk_send(t, e);
+    rc = eg_talk_send(t, e);
     if (rc == EAGRE_OK && type == EG_MSG_TOPIC_CREATE) {
         eg_dec_u32(&t->reply); /* uid */
         if (!eg_dec_end(&t->reply))
-            rc = malformed("TOPIC_CREATE");
+            rc = eg_talk_malformed("TOPIC_CREATE");
     }
     free(t);
     return rc;
@@ -99,21 +64,21 @@ int eagre_topic_delete(eagre_t *e, const char *name) {
     int rc = check_name(e, name);
     if (rc != EAGRE_OK)
         return rc;
-    struct talk *t = talk_begin(EG_MSG_TOPIC_DELETE);
+    struct eg_talk *t = eg_talk_begin(EG_MSG_TOPIC_DELETE);
     if (t == NULL)
         return EAGRE_E_NO_MEMORY;
     eg_enc_str(&t->req, name);
-    rc = talk_send(t, e);
+    rc = eg_talk_send(t, e);
     free(t);
     return rc;
 }
 
 /* A request about one partition, as the daemon knows it. */
-static struct talk *about_partition(eagre_t *e, uint16_t type, const char *name, int32_t partition, int *rc) {
+static struct eg_talk *about_partition(eagre_t *e, uint16_t type, const char *name, int32_t partition, int *rc) {
     *rc = check_name(e, name);
     if (*rc == EAGRE_OK && partition < 0)
         *rc = eg_error_set(EAGRE_E_UNKNOWN_PARTITION, "topic '%s' has no partition %d", name, (int)partition);
-    struct talk *t = *rc == EAGRE_OK ? talk_begin(type) : NULL;
+    struct eg_talk *t = *rc == EAGRE_OK ? eg_talk_begin(type) : NULL;
     if (t == NULL) {
         *rc = *rc == EAGRE_OK ? EAGRE_E_NO_MEMORY : *rc;
         return NULL;
@@ -127,15 +92,15 @@ int eagre_topic_trim(eagre_t *e, const char *name, int32_t partition, int64_t be
     int rc;
     if (before < -1)
         return eg_error_set(EAGRE_E_INVALID, "eagre_topic_trim: before is %lld", (long long)before);
-    struct talk *t = about_partition(e, EG_MSG_TRIM, name, partition, &rc);
+    struct eg_talk *t = about_partition(e, EG_MSG_TRIM, name, partition, &rc);
     if (t == NULL)
         return rc;
     eg_enc_i64(&t->req, before);
-    rc = talk_send(t, e);
+    rc = eg_talk_send(t, e);
     if (rc == EAGRE_OK) {
         int64_t start = eg_dec_i64(&t->reply);
         if (!eg_dec_end(&t->reply))
-            rc = malformed("TRIM");
+            rc = eg_talk_malformed("TRIM");
         else if (log_start != NULL)
             *log_start = start;
     }
@@ -145,40 +110,21 @@ int eagre_topic_trim(eagre_t *e, const char *name, int32_t partition, int64_t be
 
 int eagre_topic_resume(eagre_t *e, const char *name, int32_t partition) {
     int rc;
-    struct talk *t = about_partition(e, EG_MSG_DISK_RESUME, name, partition, &rc);
+    struct eg_talk *t = about_partition(e, EG_MSG_DISK_RESUME, name, partition, &rc);
     if (t == NULL)
         return rc;
-    rc = talk_send(t, e);
+    rc = eg_talk_send(t, e);
     free(t);
     return rc;
 }
 
 /* ---- answers in pages ------------------------------------------------------------------------------ */
 
-/* A growing array of items of one size. */
-struct list {
-    void *items;
-    size_t count;
-    size_t item;
-};
-
-static void *list_add(struct list *l) {
-    void *more = reallocarray(l->items, l->count + 1, l->item);
-    if (more == NULL) {
-        eg_error_set(EAGRE_E_NO_MEMORY, "control answer: %s", strerror(errno));
-        return NULL;
-    }
-    l->items = more;
-    void *new = (uint8_t *)more + l->count++ * l->item;
-    memset(new, 0, l->item);
-    return new;
-}
-
-static int read_topics(struct talk *t, struct list *l, bool *more) {
+static int read_topics(struct eg_talk *t, struct eg_list *l, bool *more) {
     *more = eg_dec_u8(&t->reply) != 0;
     size_t n = eg_dec_u16(&t->reply);
     for (size_t i = 0; i < n && !t->reply.bad; i++) {
-        eagre_topic_entry_t *entry = list_add(l);
+        eagre_topic_entry_t *entry = eg_list_add(l);
         if (entry == NULL)
             return EAGRE_E_NO_MEMORY;
         eg_dec_str(&t->reply, entry->name, sizeof(entry->name));
@@ -188,24 +134,24 @@ static int read_topics(struct talk *t, struct list *l, bool *more) {
         snprintf(entry->storage, sizeof(entry->storage), "%s", disk ? "disk" : "memory");
     }
     /* More of nothing would never end. */
-    return eg_dec_end(&t->reply) && !(*more && n == 0) ? EAGRE_OK : malformed("TOPIC_LIST");
+    return eg_dec_end(&t->reply) && !(*more && n == 0) ? EAGRE_OK : eg_talk_malformed("TOPIC_LIST");
 }
 
 int eagre_topic_list(eagre_t *e, eagre_topic_entry_t **out, size_t *count) {
     if (e == NULL || out == NULL || count == NULL)
         return eg_error_set(EAGRE_E_INVALID, "eagre_topic_list: an argument is NULL");
-    struct list l = {.item = sizeof(eagre_topic_entry_t)};
+    struct eg_list l = {.item = sizeof(eagre_topic_entry_t)};
     bool more = true;
     int rc = EAGRE_OK;
     while (rc == EAGRE_OK && more) {
-        struct talk *t = talk_begin(EG_MSG_TOPIC_LIST);
+        struct eg_talk *t = eg_talk_begin(EG_MSG_TOPIC_LIST);
         if (t == NULL) {
             rc = EAGRE_E_NO_MEMORY;
             break;
         }
         eagre_topic_entry_t *entries = l.items;
         eg_enc_str(&t->req, l.count == 0 ? "" : entries[l.count - 1].name);
-        rc = talk_send(t, e);
+        rc = eg_talk_send(t, e);
         if (rc == EAGRE_OK)
             rc = read_topics(t, &l, &more);
         free(t);
@@ -219,33 +165,33 @@ int eagre_topic_list(eagre_t *e, eagre_topic_entry_t **out, size_t *count) {
     return EAGRE_OK;
 }
 
-static int read_settings(struct talk *t, eagre_topic_info_t *info) {
-    struct list l = {.item = sizeof(eagre_topic_setting_t)};
+static int read_settings(struct eg_talk *t, eagre_topic_info_t *info) {
+    struct eg_list l = {.item = sizeof(eagre_topic_setting_t)};
     int rc = EAGRE_OK;
     info->uid = eg_dec_u32(&t->reply);
     size_t n = eg_dec_u16(&t->reply);
     for (size_t i = 0; i < n && !t->reply.bad; i++) {
-        eagre_topic_setting_t *s = list_add(&l);
+        eagre_topic_setting_t *s = eg_list_add(&l);
         if (s == NULL) {
             rc = EAGRE_E_NO_MEMORY;
             break;
         }
-        read_text(&t->reply, s->name, sizeof(s->name));
-        read_text(&t->reply, s->value, sizeof(s->value));
+        eg_talk_text(t, s->name, sizeof(s->name));
+        eg_talk_text(t, s->value, sizeof(s->value));
         s->is_default = eg_dec_u8(&t->reply) != 0;
     }
     if (rc == EAGRE_OK && !eg_dec_end(&t->reply))
-        rc = malformed("TOPIC_DESCRIBE");
+        rc = eg_talk_malformed("TOPIC_DESCRIBE");
     info->settings = l.items;
     info->setting_count = l.count;
     return rc;
 }
 
-static int read_partitions(struct talk *t, struct list *l, bool *more) {
+static int read_partitions(struct eg_talk *t, struct eg_list *l, bool *more) {
     *more = eg_dec_u8(&t->reply) != 0;
     size_t n = eg_dec_u16(&t->reply);
     for (size_t i = 0; i < n && !t->reply.bad; i++) {
-        eagre_partition_info_t *p = list_add(l);
+        eagre_partition_info_t *p = eg_list_add(l);
         if (p == NULL)
             return EAGRE_E_NO_MEMORY;
         p->partition = (int32_t)eg_dec_u32(&t->reply);
@@ -262,31 +208,31 @@ static int read_partitions(struct talk *t, struct list *l, bool *more) {
         p->durable_offset = eg_dec_i64(&t->reply);
         p->disk = eg_dec_u8(&t->reply);
     }
-    return eg_dec_end(&t->reply) ? EAGRE_OK : malformed("PARTITIONS");
+    return eg_dec_end(&t->reply) ? EAGRE_OK : eg_talk_malformed("PARTITIONS");
 }
 
 #define EMPTY_MAX 10000 /* replies: more than the longest chain takes */
 
 static int ask_partitions(eagre_t *e, eagre_topic_info_t *info) {
-    struct list l = {.item = sizeof(eagre_partition_info_t)};
+    struct eg_list l = {.item = sizeof(eagre_partition_info_t)};
     bool more = true;
     int rc = EAGRE_OK;
     uint32_t empty = 0; /* replies without an entry: the daemon is still looking for the end of one */
     while (rc == EAGRE_OK && more) {
         size_t before = l.count;
-        struct talk *t = talk_begin(EG_MSG_PARTITIONS);
+        struct eg_talk *t = eg_talk_begin(EG_MSG_PARTITIONS);
         if (t == NULL) {
             rc = EAGRE_E_NO_MEMORY;
             break;
         }
         eg_enc_str(&t->req, info->name);
         eg_enc_u32(&t->req, (uint32_t)l.count);
-        rc = talk_send(t, e);
+        rc = eg_talk_send(t, e);
         if (rc == EAGRE_OK)
             rc = read_partitions(t, &l, &more);
         empty = l.count > before ? 0 : empty + 1;
         if (rc == EAGRE_OK && more && empty > EMPTY_MAX)
-            rc = malformed("PARTITIONS");
+            rc = eg_talk_malformed("PARTITIONS");
         free(t);
     }
     info->partitions = l.items;
@@ -301,14 +247,14 @@ int eagre_topic_describe(eagre_t *e, const char *name, eagre_topic_info_t **out)
     if (out == NULL)
         return eg_error_set(EAGRE_E_INVALID, "eagre_topic_describe: out is NULL");
     eagre_topic_info_t *info = calloc(1, sizeof(*info));
-    struct talk *t = info == NULL ? NULL : talk_begin(EG_MSG_TOPIC_DESCRIBE);
+    struct eg_talk *t = info == NULL ? NULL : eg_talk_begin(EG_MSG_TOPIC_DESCRIBE);
     if (t == NULL) {
         free(info);
         return eg_error_set(EAGRE_E_NO_MEMORY, "topic '%s': %s", name, strerror(ENOMEM));
     }
     memcpy(info->name, name, strlen(name) + 1);
     eg_enc_str(&t->req, name);
-    rc = talk_send(t, e);
+    rc = eg_talk_send(t, e);
     if (rc == EAGRE_OK)
         rc = read_settings(t, info);
     free(t);
@@ -330,33 +276,33 @@ void eagre_topic_info_free(eagre_topic_info_t *info) {
     free(info);
 }
 
-static int read_status(struct talk *t, struct list *l, bool *more) {
+static int read_status(struct eg_talk *t, struct eg_list *l, bool *more) {
     *more = eg_dec_u8(&t->reply) != 0;
     size_t n = eg_dec_u16(&t->reply);
     for (size_t i = 0; i < n && !t->reply.bad; i++) {
-        eagre_status_entry_t *s = list_add(l);
+        eagre_status_entry_t *s = eg_list_add(l);
         if (s == NULL)
             return EAGRE_E_NO_MEMORY;
-        read_text(&t->reply, s->name, sizeof(s->name));
-        read_text(&t->reply, s->value, sizeof(s->value));
+        eg_talk_text(t, s->name, sizeof(s->name));
+        eg_talk_text(t, s->value, sizeof(s->value));
     }
-    return eg_dec_end(&t->reply) && !(*more && n == 0) ? EAGRE_OK : malformed("STATUS");
+    return eg_dec_end(&t->reply) && !(*more && n == 0) ? EAGRE_OK : eg_talk_malformed("STATUS");
 }
 
 int eagre_daemon_status(eagre_t *e, eagre_status_entry_t **out, size_t *count) {
     if (e == NULL || out == NULL || count == NULL)
         return eg_error_set(EAGRE_E_INVALID, "eagre_daemon_status: an argument is NULL");
-    struct list l = {.item = sizeof(eagre_status_entry_t)};
+    struct eg_list l = {.item = sizeof(eagre_status_entry_t)};
     bool more = true;
     int rc = EAGRE_OK;
     while (rc == EAGRE_OK && more) {
-        struct talk *t = talk_begin(EG_MSG_STATUS);
+        struct eg_talk *t = eg_talk_begin(EG_MSG_STATUS);
         if (t == NULL) {
             rc = EAGRE_E_NO_MEMORY;
             break;
         }
         eg_enc_u32(&t->req, (uint32_t)l.count);
-        rc = talk_send(t, e);
+        rc = eg_talk_send(t, e);
         if (rc == EAGRE_OK)
             rc = read_status(t, &l, &more);
         free(t);
@@ -373,11 +319,11 @@ int eagre_daemon_status(eagre_t *e, eagre_status_entry_t **out, size_t *count) {
 int eagre_daemon_shutdown(eagre_t *e, int keep_memory) {
     if (e == NULL)
         return eg_error_set(EAGRE_E_INVALID, "eagre_daemon_shutdown: the instance is NULL");
-    struct talk *t = talk_begin(EG_MSG_SHUTDOWN);
+    struct eg_talk *t = eg_talk_begin(EG_MSG_SHUTDOWN);
     if (t == NULL)
         return EAGRE_E_NO_MEMORY;
     eg_enc_u8(&t->req, keep_memory != 0);
-    int rc = talk_send(t, e);
+    int rc = eg_talk_send(t, e);
     free(t);
     return rc;
 }

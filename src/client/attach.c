@@ -73,6 +73,9 @@ int eg_attach_send(struct eagre *e, uint32_t owner, int64_t deadline_ns, struct 
             eg_enc_u16(&req, e->held[i].producers);
             eg_enc_u16(&req, e->held[i].consumers);
         }
+        eg_enc_u16(&req, (uint16_t)e->member_count);
+        for (size_t i = 0; i < e->member_count; i++)
+            eg_enc_u64(&req, e->members[i]);
     }
     return eg_late_send(e, &req, deadline_ns, out);
 }
@@ -125,6 +128,8 @@ int eg_client_attach(struct eagre *e) {
     for (int attempt = 0; attempt < 2 && e->owner == 0; attempt++) {
         struct eg_late *l = NULL;
         rc = eg_session_connect(e, deadline);
+        if (rc == EAGRE_OK && e->owner != 0)
+            break; /* that was part of it */
         if (rc == EAGRE_OK)
             rc = eg_attach_send(e, 0, deadline, &l);
         bool asked = l != NULL;

@@ -1,5 +1,6 @@
 /* consumer.c - the public consumer: turns, waiting, its session. */
-#include "client/consumer.h"
+#include "client/group.h"
+#include "client/share.h"
 
 #include <sched.h>
 #include <stdlib.h>
@@ -40,7 +41,7 @@ int eagre_consumer_open(eagre_t *e, const eagre_consumer_options_t *options, eag
         return eg_error_set(EAGRE_E_INVALID, "eagre_consumer_open: options.size is %zu, not %zu: use "
                                              "EAGRE_CONSUMER_OPTIONS_INIT",
                             options->size, sizeof(*options));
-    if (options->auto_offset_reset > EAGRE_RESET_NONE || options->wait > EAGRE_WAIT_SPIN ||
+    if (options->auto_offset_reset > EAGRE_RESET_UNSET || options->wait > EAGRE_WAIT_SPIN ||
         options->isolation > EAGRE_ISOLATION_DURABLE)
         return eg_error_set(EAGRE_E_INVALID,
                             "eagre_consumer_open: auto_offset_reset %d, wait %d or isolation %d is out of range",
@@ -53,6 +54,13 @@ int eagre_consumer_open(eagre_t *e, const eagre_consumer_options_t *options, eag
         return eg_error_set(EAGRE_E_NO_MEMORY, "no memory for a consumer");
     c->e = e;
     c->options = *options;
+    rc = eg_group_open(c);
+    if (rc != EAGRE_OK) {
+        free(c);
+        return rc;
+    }
+    if (options->auto_offset_reset == EAGRE_RESET_UNSET)
+        c->options.auto_offset_reset = EAGRE_RESET_LATEST;
     c->fork_guard = e->fork_guard;
     c->look_ns = LOOK_MIN_NS;
     c->generation = eg_load_relaxed(&e->generation);
@@ -61,6 +69,7 @@ int eagre_consumer_open(eagre_t *e, const eagre_consumer_options_t *options, eag
     if (rc == EAGRE_OK && (rc = eg_pin_cell_get(e, &c->look_pin)) != EAGRE_OK)
         eg_pin_cell_put(e, c->pin);
     if (rc != EAGRE_OK) {
+        eg_group_close(c);
         free(c);
         return rc;
     }
@@ -78,8 +87,9 @@ void eg_consumer_retract(eagre_consumer_t *c) {
 }
 
 void eagre_consumer_close(eagre_consumer_t *c) {
-    if (c == NULL)
+    if (c == NULL || (c->group != NULL && c->group->in_callback))
         return;
+    eg_group_close(c);
     if (*c->fork_guard != 0) {
         eg_notifier_close(c->notifier);
         eg_consumer_retract(c);
@@ -106,7 +116,7 @@ void eagre_consumer_close(eagre_consumer_t *c) {
 /* ---- the session behind ------------------------------------------------------------------------------ */
 
 /* The instance is another one: map everything anew and look for our offsets there. */
-static int reopen(eagre_consumer_t *c) {
+int eg_consumer_reopen(eagre_consumer_t *c) {
     c->current = NULL;
     c->announced = false;
     c->has_bell = false;
@@ -148,8 +158,8 @@ int eg_consumer_check_session(eagre_consumer_t *c) {
     eg_consumer_let_go(c); /* who stays pinned never sees that the topic was deleted; and what it unmaps was polled */
     int rc = eg_session_check(c->e, c->until.ns);
     trim(c);
-    if (eg_load_relaxed(&c->e->generation) != c->generation) {
-        rc = reopen(c);
+    if (eg_load_relaxed(&c->e->generation) != c->generation && !eg_group_outdated(c)) {
+        rc = eg_consumer_reopen(c);
         if (rc == EAGRE_E_WOULD_BLOCK)
             rc = EAGRE_OK; /* half done: nothing comes yet, and the next call goes on */
     }
@@ -173,24 +183,40 @@ static __attribute__((cold)) int missing(eagre_consumer_t *c, struct assigned *a
     return EAGRE_OK;
 }
 
+static __attribute__((cold)) int nowhere(const eagre_consumer_t *c, const struct assigned *a) {
+    const char *topic = a->of->topic->name, *group = c->group != NULL ? c->group->id : NULL;
+    if (a->cell == NULL)
+        return eg_error_set(EAGRE_E_OFFSET_OUT_OF_RANGE,
+                            "topic '%s' partition %u: no position and auto.offset.reset is none: seek first", topic,
+                            a->number);
+    return eg_error_set(EAGRE_E_NO_OFFSET,
+                        "group '%s': topic '%s' partition %u: the group has no committed offset there, and "
+                        "auto.offset.reset %s: set it to earliest or latest, or seek, or, while the group has no members: "
+                        "eagre group seek %s --topic %s:%u --to beginning|end|OFFSET",
+                        group, topic, a->number, c->group->reset_unset ? "is not set" : "is none", group, topic, a->number);
+}
+
 /* One partition; EAGRE_OK with *n = 0: nothing there now. */
 static int poll_one(eagre_consumer_t *c, struct assigned *a, eagre_record_t *records, size_t max, size_t *n) {
     if (__builtin_expect(c->current != a, 0)) {
         eg_consumer_let_go(c);
         c->current = a;
+        c->last = a;
     }
-    if (__builtin_expect(a->nowhere, 0))
-        return eg_error_set(EAGRE_E_OFFSET_OUT_OF_RANGE,
-                            "topic '%s' partition %u: no position and auto.offset.reset is none: seek first",
-                            a->of->topic->name, a->number);
-    int rc = eg_reader_poll(&a->reader, records, max, n);
+    int rc = EAGRE_OK;
+    if (__builtin_expect(a->how == EG_READ, 1))
+        rc = eg_reader_poll(&a->reader, records, max, n);
+    else
+        rc = a->how == EG_SHARED ? eg_shared_poll(c, a, records, max, n) : nowhere(c, a);
     a->missing = EAGRE_OK;
     if (__builtin_expect(rc == EAGRE_OK, 1))
         return rc;
     if (rc == EAGRE_E_WOULD_BLOCK || rc == EAGRE_E_NO_DAEMON || outdated(c))
         return missing(c, a, rc); /* closed for now, or its memory has not come: the session says when it is back */
-    if (rc != EAGRE_E_OFFSET_OUT_OF_RANGE || c->options.auto_offset_reset == EAGRE_RESET_NONE)
-        return eg_assigned_error(a, rc);
+    if (rc == EAGRE_E_TOPIC_DELETED && a->cell != NULL)
+        return missing(c, a, rc); /* the daemon is about to take it away */
+    if (rc != EAGRE_E_OFFSET_OUT_OF_RANGE || c->options.auto_offset_reset == EAGRE_RESET_NONE || a->how != EG_READ)
+        return a->how == EG_NOWHERE ? rc : eg_assigned_error(a, rc);
     for (int tries = 0; rc == EAGRE_E_OFFSET_OUT_OF_RANGE && tries < 8; tries++) {
         rc = eg_consumer_reset(c, a);
         if (rc == EAGRE_OK)
@@ -223,10 +249,13 @@ static int poll_all(eagre_consumer_t *c, eagre_record_t *records, size_t max, si
 }
 
 static bool news(const eagre_consumer_t *c) {
-    for (size_t i = 0; i < c->part_count; i++)
-        if (!c->parts[i]->paused && c->parts[i]->missing == EAGRE_OK && eg_reader_has_news(&c->parts[i]->reader))
+    for (size_t i = 0; i < c->part_count; i++) {
+        const struct assigned *a = c->parts[i];
+        if (!a->paused && a->missing == EAGRE_OK &&
+            (a->how == EG_SHARED ? eg_shared_has_news(a) : eg_reader_has_news(&a->reader)))
             return true;
-    return false;
+    }
+    return eg_group_has_news(c);
 }
 
 /* Tell all who publish that we sleep; then the caller looks once more. Returns the bell's count. */
@@ -235,6 +264,7 @@ static uint32_t announce(eagre_consumer_t *c) {
     for (size_t i = 0; i < c->part_count; i++)
         eg_sleep_announce(c->parts[i]->reader.map->waiters, c->bell);
     c->announced = true;
+    eg_group_sleeps(c);
     eg_membarrier();
     return seen;
 }
@@ -311,6 +341,10 @@ static void wait_for_news(eagre_consumer_t *c, int64_t left_ns, bool idle) {
         int64_t soon = missing_nap(c);
         limit = soon < limit ? soon : limit;
     }
+    if (c->group != NULL) {
+        int64_t soon = eg_group_nap(c);
+        limit = soon < limit ? soon : limit;
+    }
     int64_t until = eg_mono_ns() + limit;
     uint32_t seen = announce(c);
     EG_FAULT("sleep.before_futex");
@@ -318,6 +352,7 @@ static void wait_for_news(eagre_consumer_t *c, int64_t left_ns, bool idle) {
      * all that has to be done in between: an idle consumer costs next to nothing. */
     for (int64_t left = limit; left > 0 && (closed || !news(c)); left = until - eg_mono_ns()) {
         eg_futex_wait(bell, seen, left < nap ? left : nap);
+        eg_group_pulse(c);
         if (closed || eg_load_acquire(bell) != seen || outdated(c))
             break;
     }
@@ -340,7 +375,7 @@ static void adapt(eagre_consumer_t *c) {
 /* A poll ends with nothing: EAGRE_OK, unless that is because there is no daemon. */
 static int nothing(const eagre_consumer_t *c, int session) {
     char away[96];
-    if (c->missing != EAGRE_E_NO_DAEMON && !(outdated(c) && session != EAGRE_OK))
+    if (c->missing != EAGRE_E_NO_DAEMON && !(outdated(c) && session != EAGRE_OK) && !eg_group_stranded(c))
         return EAGRE_OK;
     return eg_error_set(EAGRE_E_NO_DAEMON, "what comes next cannot be read before a daemon answers at %s%s: start "
                                            "eagred again",
@@ -361,6 +396,8 @@ static __attribute__((noinline)) int poll_wait(eagre_consumer_t *c, eagre_record
     if (c->missing != EAGRE_OK) /* the daemon is asked; it will answer soon */
         rc = poll_all(c, records, max, n);
     while (rc == EAGRE_OK && *n == 0) {
+        if (c->group != NULL && (rc = eg_group_poll(c)) != EAGRE_OK)
+            break;
         int64_t now = eg_mono_ns();
         int64_t left = limit - (now - start);
         int session = EAGRE_OK;
@@ -398,7 +435,7 @@ static int poll_no_wait(eagre_consumer_t *c) {
 
 /* A poll found nothing and there is an fd: have it become readable when that changes. */
 static __attribute__((cold)) void arm(eagre_consumer_t *c) {
-    bool waits = outdated(c) || c->missing != EAGRE_OK;
+    bool waits = outdated(c) || c->missing != EAGRE_OK || (c->group != NULL && eg_group_nap(c) != INT64_MAX);
     if (need_bell(c) != EAGRE_OK) {
         eg_notifier_arm(c->notifier, &nobody, 0, waits ? MISSING_LONG_NAP_NS : MISSING_NAP_NS);
         return;
@@ -421,10 +458,19 @@ int eagre_consumer_poll(eagre_consumer_t *c, eagre_record_t *records, size_t max
         eg_notifier_drain(c->notifier);
         eg_consumer_retract(c);
     }
-    int rc = poll_all(c, records, max, n);
+    int rc = EAGRE_OK;
+    if (c->group != NULL) {
+        eg_shared_begin(c);
+        rc = eg_group_poll(c);
+    }
+    if (__builtin_expect(rc == EAGRE_OK, 1))
+        rc = poll_all(c, records, max, n);
     c->got += *n;
-    if (__builtin_expect(rc != EAGRE_OK || *n > 0, 1))
+    if (__builtin_expect(rc != EAGRE_OK || *n > 0, 1)) {
+        if (rc != EAGRE_OK && c->notifier != NULL)
+            eg_notifier_signal(c->notifier); /* the next poll goes on */
         return rc;
+    }
     rc = timeout_ms != 0 ? poll_wait(c, records, max, timeout_ms, n) : poll_no_wait(c);
     c->until = (struct eg_until){0};
     c->got += *n;

@@ -1,5 +1,6 @@
 /*
- * consumer.h - between consumer.c (open, poll, sleep) and assignment.c (what it reads, and where it stands).
+ * consumer.h - between consumer.c (open, poll, sleep) and assignment.c (what it reads, and where it stands). What a
+ * consumer with a group has besides is in group.h.
  */
 #ifndef EG_CLIENT_CONSUMER_H
 #define EG_CLIENT_CONSUMER_H
@@ -15,18 +16,36 @@ struct subscription {
     uint32_t used; /* assigned partitions */
 };
 
+struct membership;
+struct eg_share_part;
+
+enum eg_how {
+    EG_READ = 0,
+    EG_NOWHERE, /* auto.offset.reset none, and no seek yet */
+    EG_SHARED   /* a share group's: share.c */
+};
+
 struct assigned {
     struct subscription *of;
     uint32_t number;
     bool paused;
-    bool nowhere; /* auto.offset.reset none, and no seek yet */
+    bool marked;  /* given.c: about to be told; eg_assigned_sweep: to go */
+    uint8_t how;  /* enum eg_how */
     int missing;  /* why the last poll could not read it: no daemon, or no answer (yet); EAGRE_OK: it could */
     struct eg_reader reader;
+
+    /* Of a group: */
+    _Atomic int64_t *cell; /* its member's, for commits; NULL: it is assigned by hand, or shared */
+    int64_t committed;     /* the last commit of this handle, or where it began; see eg_group_poll */
+    int64_t sought;        /* as long as it stands there, and the log was not looked at: it may lie behind its end. -1 */
+    struct eg_share_part *share;
 };
 
 struct eagre_consumer {
     const uint32_t *fork_guard;
     eagre_t *e;
+    struct membership *group; /* NULL: no group_id */
+    struct assigned *last;    /* whom poll asked last: what it returned is of this one */
     eagre_consumer_options_t options;
     _Atomic uint64_t *pin;
     _Atomic uint64_t *look_pin; /* for questions that must not unpin what was polled */
@@ -78,7 +97,26 @@ static inline bool eg_consumer_stopped(const eagre_consumer_t *c) {
 void eg_consumer_retract(eagre_consumer_t *c);
 /* Look after the session; lets go of what was polled. EAGRE_E_NO_DAEMON: there is none now. */
 int eg_consumer_check_session(eagre_consumer_t *c);
+/* After another instance was found: map everything anew. */
+int eg_consumer_reopen(eagre_consumer_t *c);
 /* Stand where auto.offset.reset says. */
 int eg_consumer_reset(eagre_consumer_t *c, struct assigned *a);
+
+/* Calls without a timeout of their own wait for the daemon as administration does. */
+void eg_consumer_begin_waiting(eagre_consumer_t *c);
+int eg_consumer_end_waiting(eagre_consumer_t *c, int rc);
+
+struct assigned *eg_assigned_find(const eagre_consumer_t *c, const char *topic, int32_t partition);
+/* A partition, mapped; it stands nowhere yet. EAGRE_E_WOULD_BLOCK: again, as *until says. */
+int eg_assigned_make(eagre_consumer_t *c, struct subscription *s, uint32_t partition, struct assigned **out);
+/* Of one that was not added. */
+void eg_assigned_free(eagre_consumer_t *c, struct assigned *a);
+/* Polls ask it from now on. */
+int eg_assigned_add(eagre_consumer_t *c, struct assigned *a);
+/* Let go of all that are `marked`, and of topics that nobody uses. */
+void eg_assigned_sweep(eagre_consumer_t *c);
+/* The topic, opened; until somebody makes a partition of it, nobody uses it. topic NULL: only if it is there. */
+struct subscription *eg_subscription_find(const eagre_consumer_t *c, const char *topic);
+int eg_subscription_add(eagre_consumer_t *c, struct eg_topic *topic, struct subscription **out);
 
 #endif

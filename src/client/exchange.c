@@ -8,6 +8,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "layout/group.h"
 #include "sys/clock.h"
 #include "sys/errbuf.h"
 
@@ -77,24 +78,53 @@ static bool forget_handle(struct eagre *e, uint8_t role, uint32_t uid) {
     return true;
 }
 
-/* An OPEN was answered: one handle more. */
-static int note(struct eagre *e, const struct eg_late *l, const struct eg_msg_header *h, struct eg_dec body) {
-    uint32_t uid = eg_dec_u32(&body);
-    return l->type == EG_MSG_OPEN && h->status == EAGRE_OK && !body.bad ? note_handle(e, l->role, uid) : EAGRE_OK;
+static int note_member(struct eagre *e, uint64_t member) {
+    uint64_t *members = reallocarray(e->members, e->member_count + 1, sizeof(*members));
+    if (members == NULL)
+        return EAGRE_E_NO_MEMORY;
+    e->members = members;
+    members[e->member_count++] = member;
+    return EAGRE_OK;
 }
 
-int eg_late_return(struct eagre *e, uint16_t type, uint8_t role, uint32_t number, struct eg_late **out) {
+bool eg_late_forget_member(struct eagre *e, uint64_t member) {
+    for (size_t i = 0; i < e->member_count; i++)
+        if (e->members[i] == member) {
+            e->members[i] = e->members[--e->member_count];
+            return true;
+        }
+    return false;
+}
+
+/* An OPEN or GROUP_JOIN was answered: one handle or member more. */
+static int note(struct eagre *e, const struct eg_late *l, const struct eg_msg_header *h, struct eg_dec body) {
+    if (h->status != EAGRE_OK || (l->type != EG_MSG_OPEN && l->type != EG_MSG_GROUP_JOIN))
+        return EAGRE_OK;
+    uint64_t number = l->type == EG_MSG_OPEN ? eg_dec_u32(&body) : eg_dec_u64(&body);
+    if (body.bad)
+        return EAGRE_OK;
+    return l->type == EG_MSG_OPEN ? note_handle(e, l->role, (uint32_t)number) : note_member(e, number);
+}
+
+int eg_late_return(struct eagre *e, uint16_t type, uint8_t role, uint64_t number, struct eg_late **out) {
     uint8_t buf[64];
     struct eg_enc req;
     if (type == EG_MSG_OPEN) {
-        if (!forget_handle(e, role, number))
+        if (!forget_handle(e, role, (uint32_t)number))
             return EAGRE_E_STATE;
         eg_enc_begin(&req, buf, sizeof(buf), EG_MSG_RELEASE, 0, 0);
         eg_enc_u8(&req, role);
+        eg_enc_u32(&req, (uint32_t)number);
+    } else if (type == EG_MSG_GROUP_JOIN) {
+        if (!eg_late_forget_member(e, number))
+            return EAGRE_E_STATE;
+        eg_enc_begin(&req, buf, sizeof(buf), EG_MSG_GROUP_LEAVE, 0, 0);
+        eg_enc_u64(&req, number);
+        eg_enc_u8(&req, role);
     } else {
         eg_enc_begin(&req, buf, sizeof(buf), EG_MSG_BELL_FREE, 0, 0);
+        eg_enc_u32(&req, (uint32_t)number);
     }
-    eg_enc_u32(&req, number);
     /* Without a connection, or if it breaks now, a successor is told what is left when we attach again. */
     return e->stage == EG_ONLINE ? eg_late_send(e, &req, 0, out) : EAGRE_E_NO_DAEMON;
 }
@@ -115,8 +145,8 @@ static struct eg_late *take_by_id(struct eagre *e, uint32_t id) {
 /* What came with a reply that nobody will use. */
 static void give_back(struct eagre *e, struct eg_late *l, const struct eg_msg_header *h, struct eg_dec *body) {
     close_fds(l->fds, l->nfds);
-    if (h->status == EAGRE_OK && (l->type == EG_MSG_OPEN || l->type == EG_MSG_BELL)) {
-        uint32_t number = eg_dec_u32(body);
+    if (h->status == EAGRE_OK && (l->type == EG_MSG_OPEN || l->type == EG_MSG_BELL || l->type == EG_MSG_GROUP_JOIN)) {
+        uint64_t number = l->type == EG_MSG_GROUP_JOIN ? eg_dec_u64(body) : eg_dec_u32(body);
         struct eg_late *sent;
         if (!body->bad && eg_late_return(e, l->type, l->role, number, &sent) == EAGRE_OK)
             sent->given_up = true;
@@ -213,6 +243,21 @@ static bool wait_for(int sock, short events, int64_t deadline_ns) {
     }
 }
 
+/* What eg_late_return needs: the role of an OPEN; how a JOIN's member leaves: a static one will be back. */
+static uint8_t role_of(const struct eg_enc *req) {
+    char text[EG_GROUP_NAME_MAX + 1];
+    struct eg_msg_header h;
+    struct eg_dec d;
+    if (eg_dec_begin(&d, req->data, req->used, &h) != EAGRE_OK || (h.type != EG_MSG_OPEN && h.type != EG_MSG_GROUP_JOIN))
+        return 0;
+    if (h.type == EG_MSG_OPEN)
+        return eg_dec_u8(&d);
+    eg_dec_str(&d, text, sizeof(text));
+    eg_dec_u8(&d); /* its type */
+    eg_dec_str(&d, text, sizeof(text));
+    return text[0] != '\0';
+}
+
 int eg_late_send(struct eagre *e, struct eg_enc *req, int64_t deadline_ns, struct eg_late **out) {
     struct eg_msg_header asked;
     if (req->overflow)
@@ -227,7 +272,7 @@ int eg_late_send(struct eagre *e, struct eg_enc *req, int64_t deadline_ns, struc
     memcpy(req->data, &asked, sizeof(asked));
     l->id = asked.id;
     l->type = asked.type;
-    l->role = req->used > sizeof(asked) ? req->data[sizeof(asked)] : 0;
+    l->role = role_of(req);
     l->sent_ns = eg_mono_ns();
     while (eg_sendmsg_fds(e->sock, req->data, req->used, NULL, 0, MSG_DONTWAIT) < 0) {
         int rc = EAGRE_OK;

@@ -13,7 +13,7 @@ struct eg_late {
     struct eg_late *next; /* of those that wait for a reply */
     uint32_t id;
     uint16_t type;
-    uint8_t role;    /* of OPEN */
+    uint8_t role;    /* of OPEN; of GROUP_JOIN: how its member leaves, if nobody comes for it */
     bool waits;      /* in the list */
     bool given_up;   /* nobody comes for it: it is freed when it comes */
     int64_t sent_ns; /* monotonic */
@@ -41,8 +41,12 @@ int eg_late_take(struct eagre *e, struct eg_late *l, void *buf, size_t cap, stru
 /* Nobody comes for it. What it brings is closed, and given back if the daemon counts it. NULL is fine. */
 void eg_late_give_up(struct eagre *e, struct eg_late *l);
 
-/* Give back what an OPEN or BELL gave: RELEASE or BELL_FREE. Fails if it cannot be sent now. */
-int eg_late_return(struct eagre *e, uint16_t type, uint8_t role, uint32_t number, struct eg_late **out);
+/* Give back what an OPEN, BELL or GROUP_JOIN gave: RELEASE, BELL_FREE or GROUP_LEAVE (role: how). Fails if it cannot be
+ * sent now. */
+int eg_late_return(struct eagre *e, uint16_t type, uint8_t role, uint64_t number, struct eg_late **out);
+
+/* It is none of ours any more. False: it was not. */
+bool eg_late_forget_member(struct eagre *e, uint64_t member);
 
 /* Take what has come, without waiting. False: the connection is gone. */
 bool eg_late_drain(struct eagre *e);

@@ -51,6 +51,7 @@ static void free_instance(struct eagre *e) {
     if (e->bus != NULL)
         eg_unmap((void *)(uintptr_t)e->bus, EG_PAGE);
     free(e->held);
+    free(e->members);
     pthread_mutex_destroy(&e->lock);
     free(e);
 }

@@ -187,6 +187,7 @@ static int online(struct eagre *e) {
         /* First the generation: who finds the new bus running knows that it is not the one of its maps. */
         atomic_fetch_add_explicit(&e->generation, 1, memory_order_release);
         e->held_count = 0;
+        e->member_count = 0;
         if (mremap(e->greeting.bus, EG_PAGE, EG_PAGE, MREMAP_MAYMOVE | MREMAP_FIXED, e->bus) == MAP_FAILED)
             return eg_error_set(EAGRE_E_SYSTEM, "bus page: mremap: %s", strerror(errno));
         e->greeting.bus = NULL;
@@ -218,7 +219,7 @@ static int greeted(struct eagre *e, struct eg_late *l) {
         rc = take_bus(e, e->greeting.instance_id, bus_fd);
     if (nfds > 0)
         close(bus_fd);
-    if (rc != EAGRE_OK || e->owner == 0)
+    if (rc != EAGRE_OK || (e->owner == 0 && e->page_fd < 0)) /* a page: it was a client, and a daemon forgot it */
         return rc == EAGRE_OK ? online(e) : rc;
     e->stage = EG_ATTACHING;
     /* Another instance has never seen us. */
@@ -285,6 +286,7 @@ static bool may_be_repeated(const struct eg_enc *req) {
     memcpy(&h, req->data, sizeof(h));
     switch (h.type) {
     case EG_MSG_RELEASE:
+    case EG_MSG_GROUP_DELETE:
     case EG_MSG_TOPIC_CREATE:
     case EG_MSG_TOPIC_ALTER:
     case EG_MSG_TOPIC_DELETE:
@@ -388,8 +390,8 @@ int eg_session_check(struct eagre *e, int64_t until_ns) {
     return rc == EAGRE_OK ? EAGRE_OK : EAGRE_E_NO_DAEMON;
 }
 
-/* RELEASE or BELL_FREE. Who opens the next handle wants to find it done, so wait - unless the daemon hangs. */
-void eg_session_return(struct eagre *e, uint16_t type, uint8_t role, uint32_t number, uint32_t generation) {
+/* RELEASE, BELL_FREE or GROUP_LEAVE. Who opens the next handle wants to find it done, so wait - unless the daemon hangs. */
+void eg_session_return(struct eagre *e, uint16_t type, uint8_t role, uint64_t number, uint32_t generation) {
     struct eg_late *l;
     if (eg_session_forked(e) != EAGRE_OK)
         return;
@@ -400,5 +402,17 @@ void eg_session_return(struct eagre *e, uint16_t type, uint8_t role, uint32_t nu
         eg_late_wait(e, l, eg_late_overdue(e) ? now : now + RELEASE_NS);
         eg_late_give_up(e, l);
     }
+    pthread_mutex_unlock(&e->lock);
+}
+
+void eg_session_leave(struct eagre *e, uint64_t member, uint8_t how, uint32_t generation) {
+    struct eg_late *l;
+    if (eg_session_forked(e) != EAGRE_OK)
+        return;
+    pthread_mutex_lock(&e->lock);
+    if (generation != eg_load_relaxed(&e->generation)) /* it went with its instance */
+        eg_late_forget_member(e, member);
+    else if (eg_late_return(e, EG_MSG_GROUP_JOIN, how, member, &l) == EAGRE_OK)
+        eg_late_give_up(e, l);
     pthread_mutex_unlock(&e->lock);
 }

@@ -85,6 +85,8 @@ struct eagre {
     uint64_t pins_used[EG_CLIENT_PINS / 64];
     struct eg_held *held;
     size_t held_count;
+    uint64_t *members; /* of groups, that our consumers are */
+    size_t member_count;
 
     bool full_fence; /* membarrier not registered here, or the bus says EG_BUS_NO_MEMBARRIER: pins
                         and wake-ups need a full fence. Valid once a client */
@@ -149,9 +151,11 @@ int eg_bell_get_late(struct eagre *e, struct eg_late **late, int64_t until_ns, u
                      uint32_t *generation);
 void eg_bell_put(struct eagre *e, uint32_t bell);
 
-/* Give back what an EG_MSG_OPEN (number: the topic's uid) or EG_MSG_BELL gave in that generation. Waits a second
- * at most; a daemon that is away is told later. */
-void eg_session_return(struct eagre *e, uint16_t type, uint8_t role, uint32_t number, uint32_t generation);
+/* Give back what an EG_MSG_OPEN (number: the topic's uid), EG_MSG_BELL or EG_MSG_GROUP_JOIN (the member; role: how it
+ * leaves) gave in that generation. Waits a second at most; a daemon that is away is told later. */
+void eg_session_return(struct eagre *e, uint16_t type, uint8_t role, uint64_t number, uint32_t generation);
+/* We do not take it for a member any more. It leaves, if the daemon thinks otherwise; nobody waits for that. */
+void eg_session_leave(struct eagre *e, uint64_t member, uint8_t how, uint32_t generation);
 
 /* ---- between session.c, attach.c and instance.c; the lock is held -------------------------------- */
 

@@ -45,11 +45,13 @@ static bool is_outdated(const struct eg_topic *t) {
 
 static struct eg_mapped *mapped_of(struct eg_partition_map *m) { return (struct eg_mapped *)(void *)m; }
 
+int64_t eg_until_end(const struct eg_until *until, const struct eg_late *late) {
+    int64_t patience = until->impatient && until->ns > 0 ? eg_session_patience(late) : INT64_MAX;
+    return until->ns < patience ? until->ns : patience;
+}
+
 static int64_t until_of(const struct eg_topic *t, const struct eg_late *late) {
-    if (t->until == NULL)
-        return eg_mono_ns() + eg_request_limit_ns;
-    int64_t patience = t->until->impatient && t->until->ns > 0 ? eg_session_patience(late) : INT64_MAX;
-    return t->until->ns < patience ? t->until->ns : patience;
+    return t->until == NULL ? eg_mono_ns() + eg_request_limit_ns : eg_until_end(t->until, late);
 }
 
 /* ---- buffers ------------------------------------------------------------------------------------- */
@@ -538,22 +540,35 @@ static int open_objects(struct eg_topic *t) {
     return rc;
 }
 
+int eg_topic_open_late(struct eagre *e, int role, const char *name, const struct eg_until *until, struct eg_topic **out) {
+    struct eg_topic *t = *out;
+    if (t == NULL) {
+        size_t n = strlen(name);
+        if (n == 0 || n > EG_TOPIC_NAME_MAX)
+            return eg_error_set(EAGRE_E_INVALID, "a topic's name has 1 to %u bytes, this one has %zu",
+                                EG_TOPIC_NAME_MAX, n);
+        t = malloc(sizeof(*t));
+        if (t == NULL)
+            return eg_error_set(EAGRE_E_NO_MEMORY, "topic '%s': %s", name, strerror(errno));
+        make_empty(t, e, role, name, until);
+    }
+    int rc = open_objects(t);
+    if (rc != EAGRE_OK && rc != EAGRE_E_WOULD_BLOCK) {
+        free(t);
+        t = NULL;
+    }
+    *out = t;
+    return rc;
+}
+
 int eg_topic_open(struct eagre *e, int role, const char *name, const struct eg_until *until, struct eg_topic **out) {
-    size_t n = strlen(name);
-    if (n == 0 || n > EG_TOPIC_NAME_MAX)
-        return eg_error_set(EAGRE_E_INVALID, "a topic's name has 1 to %u bytes, this one has %zu",
-                            EG_TOPIC_NAME_MAX, n);
     int rc = eg_client_attach(e);
     if (rc != EAGRE_OK)
         return rc;
-    struct eg_topic *t = malloc(sizeof(*t));
-    if (t == NULL)
-        return eg_error_set(EAGRE_E_NO_MEMORY, "topic '%s': %s", name, strerror(errno));
-    make_empty(t, e, role, name, NULL);
-    rc = open_objects(t);
+    struct eg_topic *t = NULL;
+    rc = eg_topic_open_late(e, role, name, NULL, &t);
     if (rc != EAGRE_OK) {
-        eg_session_give_up(e, &t->late);
-        free(t);
+        eg_topic_close(t);
         return rc == EAGRE_E_WOULD_BLOCK ? EAGRE_E_TIMED_OUT : rc;
     }
     t->until = until;
@@ -578,7 +593,9 @@ void eg_topic_close(struct eg_topic *t) {
     if (t == NULL)
         return;
     drop_next(t, t->next != NULL && t->next->status != NULL);
-    release(t);
+    eg_session_give_up(t->e, &t->late); /* of one that is not open yet */
+    if (t->status != NULL)
+        release(t);
     unmap_objects(t);
     free(t);
 }

@@ -53,6 +53,13 @@ struct eg_topic {
  */
 int eg_topic_open(struct eagre *e, int role, const char *name, const struct eg_until *until, struct eg_topic **out);
 
+/* The same for who has less time, and is a client already: *out is NULL at first. EAGRE_E_WOULD_BLOCK: call it again with
+ * the same one, or eg_topic_close. After another failure it is NULL again. */
+int eg_topic_open_late(struct eagre *e, int role, const char *name, const struct eg_until *until, struct eg_topic **out);
+
+/* When what is waited for is not worth waiting for any more, as *until says; monotonic. */
+int64_t eg_until_end(const struct eg_until *until, const struct eg_late *late);
+
 /* Unmap everything and give the role back. The maps are freed. NULL is fine. */
 void eg_topic_close(struct eg_topic *t);
 

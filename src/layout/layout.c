@@ -2,6 +2,8 @@
 
 #include <inttypes.h>
 
+#include "layout/group.h"
+#include "layout/share.h"
 #include "sys/atomic.h"
 #include "sys/crc32c.h"
 #include "sys/errbuf.h"
@@ -40,6 +42,17 @@ uint32_t eg_layout_fingerprint(void) {
         EG_INDEX_BLOCK,
         EG_RING_SEGMENTS_MAX,
         EG_BUFFERS_MAX,
+        sizeof(struct eg_member_page),
+        offsetof(struct eg_member_page, stored),
+        offsetof(struct eg_member_page, polls),
+        offsetof(struct eg_member_page, bell),
+        offsetof(struct eg_member_page, cell),
+        offsetof(struct eg_share_cells, start),
+        offsetof(struct eg_share_cells, hint),
+        offsetof(struct eg_share_cells, redelivered),
+        offsetof(struct eg_share_cells, cell),
+        EG_SHARE_LAPS,
+        EG_SHARE_TIMES,
     };
     return eg_crc32c(0, shape, sizeof(shape));
 }

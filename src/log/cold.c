@@ -87,9 +87,10 @@ int eg_cold_begin(struct eg_cold *c, const struct eg_partition_map *m, const str
     return walk_to(c, m, &l, pos, at, index);
 }
 
-int eg_cold_poll(struct eg_cold *c, const struct eg_partition_map *m, const char *topic, int64_t *offset,
-                 eagre_record_t *records, size_t max, size_t *n) {
+int eg_cold_poll(struct eg_cold *c, const struct eg_partition_map *m, const char *topic, const struct eg_picker *picker,
+                 int64_t *offset, eagre_record_t *records, size_t max, size_t *n) {
     *n = 0;
+    c->stopped = false;
     while (*n < max && c->file.base + (int64_t)c->it.index < c->file.end) {
         struct eg_logfile_iter before = c->it;
         enum eg_logfile_step step = eg_logfile_next(&c->it);
@@ -107,7 +108,15 @@ int eg_cold_poll(struct eg_cold *c, const struct eg_partition_map *m, const char
             return *n > 0 ? EAGRE_OK : corrupt(m, c, reason);
         }
         int64_t next = c->file.base + (int64_t)c->it.index;
-        if (step == EG_STEP_RECORD && next > *offset) {
+        enum eg_pick pick = step == EG_STEP_RECORD && next > *offset ? EG_PICK_TAKE : EG_PICK_SKIP;
+        if (pick == EG_PICK_TAKE && picker != NULL)
+            pick = picker->ask(picker->ctx, next - 1);
+        if (pick == EG_PICK_STOP) {
+            c->it = before;
+            c->stopped = true;
+            return EAGRE_OK;
+        }
+        if (pick == EG_PICK_TAKE) {
             const struct eg_frame_view *v = &c->it.frame.view;
             records[(*n)++] = (eagre_record_t){.key = v->key,
                                                .value = v->value,

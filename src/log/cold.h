@@ -31,14 +31,23 @@ struct eg_cold_file {
 struct eg_cold {
     struct eg_cold_file file; /* data NULL: not in a file */
     struct eg_logfile_iter it;
+    bool stopped; /* the last poll ended because its picker said so */
+};
+
+/* Not all records are ours: a reader asks of each one, in order, before it looks at it. */
+enum eg_pick { EG_PICK_TAKE, EG_PICK_SKIP, EG_PICK_STOP /* the poll ends before it */ };
+struct eg_picker {
+    enum eg_pick (*ask)(void *ctx, int64_t offset);
+    void *ctx;
 };
 
 /* Go to the file's first record at or behind offset (which lies before its end), over damage before it. EAGRE_E_CORRUPT: the
  * offset is within damage; its text, as that of the next one, names where what is good goes on. */
 int eg_cold_begin(struct eg_cold *c, const struct eg_partition_map *m, const struct eg_cold_file *file, int64_t offset);
-/* Records from *offset on, which moves. *n 0: the file has no more. EAGRE_E_CORRUPT: at *offset. */
-int eg_cold_poll(struct eg_cold *c, const struct eg_partition_map *m, const char *topic, int64_t *offset,
-                 eagre_record_t *records, size_t max, size_t *n);
+/* Records from *offset on, which moves. *n 0: the file has no more, or (stopped) the picker, which may be NULL, wants no
+ * more. EAGRE_E_CORRUPT: at *offset. */
+int eg_cold_poll(struct eg_cold *c, const struct eg_partition_map *m, const char *topic, const struct eg_picker *picker,
+                 int64_t *offset, eagre_record_t *records, size_t max, size_t *n);
 /* Offset of the first record that is not older; the file's end if there is none. */
 int eg_cold_find_time(struct eg_cold *c, const struct eg_partition_map *m, const struct eg_cold_file *file,
                       int64_t timestamp_ns, int64_t *offset);

@@ -326,7 +326,14 @@ static int poll_ring(struct eg_reader *r, eagre_record_t *records, size_t max, s
             break; /* the edge of what is on disk */
         uint64_t length = eg_word_length(word);
         uint64_t end = r->index + eg_word_count(word);
-        if (__builtin_expect(eg_word_kind(word) == EG_KIND_DATA, 1)) {
+        enum eg_pick pick = __builtin_expect(eg_word_kind(word) == EG_KIND_DATA, 1) ? EG_PICK_TAKE : EG_PICK_SKIP;
+        if (__builtin_expect(r->picker != NULL, 0) && pick == EG_PICK_TAKE) {
+            int64_t offset = r->base_offset + (int64_t)r->index;
+            pick = offset >= r->offset ? r->picker->ask(r->picker->ctx, offset) : EG_PICK_SKIP;
+            if (pick == EG_PICK_STOP)
+                break;
+        }
+        if (__builtin_expect(pick == EG_PICK_TAKE, 1)) {
             const struct eg_frame *f = eg_frame_at(r->base, r->pos);
             struct eg_frame_view v;
             const char *bad = NULL;
@@ -413,8 +420,8 @@ static int poll_files(struct eg_reader *r, eagre_record_t *records, size_t max, 
         struct eg_cold_file file = {0};
         int where, rc;
         if (r->cold.file.data != NULL) {
-            rc = eg_cold_poll(&r->cold, m, r->topic, &r->offset, records, max, n);
-            if (rc != EAGRE_OK || *n > 0)
+            rc = eg_cold_poll(&r->cold, m, r->topic, r->picker, &r->offset, records, max, n);
+            if (rc != EAGRE_OK || *n > 0 || r->cold.stopped)
                 return rc;
             uint64_t next = r->cold.file.seq + 1;
             eg_reader_drop_file(r);
@@ -442,9 +449,17 @@ static int poll_files(struct eg_reader *r, eagre_record_t *records, size_t max, 
             eg_reader_drop_file(r);
             if (rc != EAGRE_E_OFFSET_OUT_OF_RANGE)
                 return rc;
-            if (r->offset > eg_reader_beginning(r))
+            if (r->offset > eg_reader_beginning(r) && r->picker == NULL)
                 return lost(r, EG_COLD_LOST, &file);
             r->offset = file.end; /* where the log begins is no place that anybody has read to */
+            continue;
+        }
+        if (where == EG_COLD_LOST && r->picker != NULL) {
+            int64_t next = file.base > 0 ? file.base : eg_load_relaxed(&m->status->start_offset);
+            if (next <= r->offset)
+                return lost(r, where, &file);
+            r->offset = next;
+            r->placed = false;
             continue;
         }
         if (where != EG_COLD_IN_RING)

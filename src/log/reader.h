@@ -25,6 +25,7 @@ struct eg_reader {
     bool keep_pin;     /* a poll that finds nothing stays pinned, for who looks again at once */
     const char *topic; /* for the records */
     bool durable;      /* only what is on disk (isolation=durable) */
+    const struct eg_picker *picker; /* NULL: all records are ours. With one, what a crash has lost is passed over */
     struct eg_cold cold; /* the file that it reads in place of the ring, if any */
 
     int64_t offset; /* next record wanted */

@@ -15,6 +15,8 @@
  *
  * Names: "bus" "bells" "clients"           instance-wide objects
  *        "c<owner>"                        a client's page
+ *        "m<member number>"                a group member's page
+ *        "g<group uid>.p<partition uid>"   a share group's cells
  *        "t<topic uid>.status|ring|waiters|event"
  *        "p<partition uid>.b<buffer>"      a buffer
  */

@@ -15,7 +15,7 @@
 #include "torture/round.h"
 
 /* Who is killed and stopped there. Two bits: two rounds. */
-enum { PRODUCER = 1, CONSUMER = 2, DAEMON = 4, LAST_DAEMON = 8 };
+enum { PRODUCER = 1, CONSUMER = 2, DAEMON = 4, LAST_DAEMON = 8, MEMBER = 16 };
 
 /* What it takes to come there, besides producers and consumers at work. */
 enum {
@@ -25,7 +25,8 @@ enum {
     REQUESTS = 8, /* topics that come, grow and go; handles that come and go */
     RESTS = 16,   /* nobody produces for a while */
     ONE_TOPIC = 32, /* others would be used instead */
-    DISK = 64       /* storage=disk */
+    DISK = 64,      /* storage=disk */
+    GROUPS = 128    /* members of groups, who come and go */
 };
 
 static const struct point {
@@ -89,6 +90,27 @@ static const struct point {
     {"arch.mark", DAEMON, DISK, NULL},
     {"trim.noted", 0, 0, "nothing is trimmed here: unit/daemon/archive"},
     {"recover.cut", 0, 0, "a cold start, after which records may be missing: unit/daemon/recover"},
+    /* groups: members, their turns, their commits */
+    {"share.kept", DAEMON, GROUPS, NULL}, /* the first one: it is come to at the beginning only */
+    {"member.joined", DAEMON, GROUPS, NULL},
+    {"member.out", DAEMON, GROUPS, NULL},
+    {"member.removed", DAEMON, GROUPS, NULL},
+    {"group.cleared", DAEMON, GROUPS, NULL},
+    {"group.given", DAEMON, GROUPS, NULL},
+    {"group.told", DAEMON, GROUPS, NULL},
+    {"group.freed", DAEMON, GROUPS, NULL},
+    {"group.collected", DAEMON, GROUPS, NULL},
+    {"group.committed", DAEMON, GROUPS, NULL},
+    /* src/log/share: of share groups' members */
+    {"share.seen", MEMBER, GROUPS, NULL},
+    {"share.taken", MEMBER, GROUPS, NULL},
+    {"share.looked", MEMBER, GROUPS, NULL},
+    {"share.ending", MEMBER, GROUPS, NULL},
+    {"share.acked", MEMBER, GROUPS, NULL},
+    {"share.back", MEMBER, GROUPS, NULL},
+    {"share.telling", MEMBER, GROUPS, NULL},
+    {"share.moving", MEMBER, GROUPS, NULL},
+    {"share.moved", MEMBER, GROUPS, NULL},
     /* the clean stop, which forgets all records: after all have been read */
     {"stop.begun", LAST_DAEMON, 0, NULL},
     {"stop.sealed", LAST_DAEMON, 0, NULL},
@@ -98,8 +120,10 @@ static const struct point {
 static void arm(struct torture_plan *plan, unsigned who, uint32_t index, const char *point,
                 uint32_t at, bool stop) {
     plan->arms[plan->arm_count++] =
-        (struct torture_arm){.role = who == CONSUMER ? TORTURE_CONSUMER : TORTURE_PRODUCER,
-                             .daemon = who >= DAEMON,
+        (struct torture_arm){.role = who == CONSUMER ? TORTURE_CONSUMER
+                                     : who == MEMBER ? TORTURE_MEMBER
+                                                     : TORTURE_PRODUCER,
+                             .daemon = who == DAEMON || who == LAST_DAEMON,
                              .at_end = who == LAST_DAEMON,
                              .index = index,
                              .point = point,
@@ -127,14 +151,23 @@ static void reach(const struct point *const *points, uint32_t count, unsigned wh
     plan.topics_at_start = plan.control.topics < 2 ? 1 : 2;
     for (uint32_t i = 0; i < plan.control.topics; i++)
         torture_plan_topic(&plan, i, 64 << 10, 3, i == 1);
+    if (with & GROUPS) {
+        torture_plan_groups(&plan, 2, 4 * GROUP, 0);
+        for (uint32_t i = 0; i < plan.control.topics; i++)
+            torture_plan_topic(&plan, i, 64 << 10, 4, false);
+        plan.control.records_max = 50000;
+        plan.control.slow = true;
+        plan.control.rejoins = who == DAEMON;
+    }
     for (uint32_t i = 0; i < plan.control.topics; i++)
-        plan.control.topic[i].disk = (with & DISK) != 0;
+        plan.control.topic[i].disk = (with & (DISK | GROUPS)) != 0;
     plan.actions =
         (with & REQUESTS ? TORTURE_ADMINISTER : 0u) | (with & DEATHS ? TORTURE_KILL_PRODUCERS : 0u);
     for (uint32_t i = 0; i < count; i++) {
         uint32_t at = who == LAST_DAEMON || (with & REQUESTS) ? 1 : 2;
-        arm(&plan, who, 2 * i, points[i]->name, at, false);
-        arm(&plan, who, 2 * i + 1, points[i]->name, at, true);
+        /* Of two groups the second one is the share group. */
+        arm(&plan, who, who == MEMBER ? 4 * i + 1 : 2 * i, points[i]->name, at, false);
+        arm(&plan, who, who == MEMBER ? 4 * i + 3 : 2 * i + 1, points[i]->name, at, true);
     }
     uint32_t armed = plan.arm_count;
     if (with & DEATHS) {
@@ -192,6 +225,11 @@ static void consumers(void **state) {
     (void)state;
     reach_all(CONSUMER);
 }
+static void members(void **state) {
+    (void)state;
+    reach_all(MEMBER);
+}
+
 /* Stopped for so long that the ring goes round several times: what they have pinned must wait for them, and
  * nobody else for them. */
 static void outrun(void **state) {
@@ -234,6 +272,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(all_points_are_in_the_table),
         cmocka_unit_test(producers),
         cmocka_unit_test(consumers),
+        cmocka_unit_test(members),
         cmocka_unit_test(outrun),
         cmocka_unit_test(daemons),
         cmocka_unit_test(daemons_that_are_told_to_stop),

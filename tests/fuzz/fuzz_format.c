@@ -7,6 +7,8 @@
  *   1: text: a format; then a record: u8 flags, texts for key, value, headers
  *   2: the same record as JSON
  *   3: u8 n, n x text: arguments of consume
+ *   f0 .. f7: text: a --topic of `group seek`; the rest: a file of its offsets
+ *   f8 .. ff: a record of an export; a time
  */
 #include <setjmp.h>
 #include <sys/mman.h>
@@ -15,6 +17,7 @@
 
 #include "fuzz/fuzz.h"
 #include "tools/format.h"
+#include "tools/places.h"
 #include "tools/portable.h"
 #include "tools/times.h"
 
@@ -261,11 +264,45 @@ static void a_time(struct fuzz_in *in) {
     free(text);
 }
 
+/* What is taken from lines is what is printed again. */
+static void offsets(struct fuzz_in *in) {
+    struct places named = {0}, again = {0};
+    char *text = fuzz_text(in);
+    if (places_parse(&named, text) == NULL)
+        FUZZ_REQUIRE(named.count > 0 && named.list[0].topic[0] != '\0' && named.list[0].partition >= PLACE_ALL);
+    named.count = 0;
+    while (in->left > 0) {
+        char *line = fuzz_text(in);
+        (void)places_parse_line(&named, line);
+        free(line);
+    }
+    places_settle(&named);
+    for (size_t i = 0; i < named.count; i++) {
+        char line[PLACE_TOPIC_MAX + 40];
+        const struct place *p = &named.list[i];
+        FUZZ_REQUIRE(p->offset >= 0 && p->partition >= 0);
+        (void)snprintf(line, sizeof(line), "%s,%d,%lld", p->topic, (int)p->partition, (long long)p->offset);
+        FUZZ_REQUIRE(places_parse_line(&again, line) == NULL);
+    }
+    places_settle(&again);
+    FUZZ_REQUIRE(again.count == named.count);
+    for (size_t i = 0; i < again.count; i++)
+        FUZZ_REQUIRE(again.list[i].partition == named.list[i].partition && again.list[i].offset == named.list[i].offset &&
+                     strcmp(again.list[i].topic, named.list[i].topic) == 0);
+    places_free(&again);
+    places_free(&named);
+    free(text);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     struct fuzz_in in = {data, size};
     uint8_t what = fuzz_u8(&in);
     if (what >= 0xf8) {
         what % 2 != 0 ? import(&in) : a_time(&in);
+        return 0;
+    }
+    if (what >= 0xf0) {
+        offsets(&in);
         return 0;
     }
     switch (what % 4) {

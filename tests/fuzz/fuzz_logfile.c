@@ -211,7 +211,7 @@ static void check_cold(const struct eg_logfile_id *id, const struct eg_cold_file
     for (bool more = rc == EAGRE_OK; more;) {
         eagre_record_t r[3];
         size_t n;
-        rc = eg_cold_poll(&c, &m, "t", &offset, r, 3, &n);
+        rc = eg_cold_poll(&c, &m, "t", NULL, &offset, r, 3, &n);
         FUZZ_REQUIRE(rc == EAGRE_OK);
         for (size_t k = 0; k < n; k++) {
             FUZZ_REQUIRE(i < walk.count && r[k].offset == id->base + (int64_t)walk.frame[i].index);

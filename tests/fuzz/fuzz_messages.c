@@ -7,7 +7,8 @@
  *     8..9   greet: HELLO, and ATTACH    10..11 hang up    12..13 bytes as they are: u8 length
  *     14..15 another message before the replies are read
  *
- * Topic uids 1, 2, ... count from the topic "t" that is there; an ATTACH to owner 1 is to the last one given.
+ * Topic uids 1, 2, ... count from the topic "t" that is there; an ATTACH to owner 1 is to the last one given; a group's
+ * member 1 is the last one that joined.
  * At the end a new connection is served.
  */
 #include <errno.h>
@@ -24,6 +25,7 @@
 #include "clients.h"
 #include "disk_io.h"
 #include "fuzz/fuzz.h"
+#include "groups.h"
 #include "proto/codec.h"
 #include "sys/clock.h"
 #include "sys/errbuf.h"
@@ -40,7 +42,7 @@ static int peer[CONNECTIONS];
 static bool greeted[CONNECTIONS];
 static jmp_buf idle;
 static uint32_t first_uid, last_owner;
-static uint64_t last_cookie;
+static uint64_t last_cookie, last_member;
 
 /* ---- the daemon ------------------------------------------------------------------------------------- */
 
@@ -148,10 +150,13 @@ static void forget_all(void) {
     for (uint32_t i = 1; i <= EG_CLIENTS_MAX && d.clients->count > 0; i++)
         if (d.clients->by_owner[i] != NULL)
             eg_client_free(&d, d.clients->by_owner[i]);
+    (void)eg_members_tick(&d, INT64_MAX / 2); /* static members do not come back */
+    while (d.groups->count > 0)
+        FUZZ_REQUIRE(eg_group_delete(&d, d.groups->list[0]) == EAGRE_OK);
     while (eg_io_wait(d.disk_io)) {} /* files of the topics that are gone */
     serve();
     FUZZ_REQUIRE(d.figures.sessions == 0 && d.figures.topics == 0 && d.figures.partitions == 0 &&
-                 d.figures.clients == 0);
+                 d.figures.clients == 0 && d.figures.groups == 0 && d.figures.members == 0);
     FUZZ_REQUIRE(d.figures.memory_committed == 0 && d.figures.memory_allocated == 0 &&
                  d.figures.memory_pinned == 0);
 }
@@ -199,6 +204,8 @@ static bool take_reply(int i, int *status) {
     } else if (h.type == (EG_MSG_ATTACH | EG_MSG_REPLY)) {
         last_owner = eg_dec_u32(&in);
         last_cookie = eg_dec_u64(&in);
+    } else if (h.type == (EG_MSG_GROUP_JOIN | EG_MSG_REPLY)) {
+        last_member = eg_dec_u64(&in);
     }
     *status = h.status;
     return true;
@@ -233,6 +240,11 @@ static void patch(uint16_t type, uint8_t *body, size_t n) {
             memcpy(body, &last_owner, 4);
             memcpy(body + 4, &last_cookie, 8);
         }
+    } else if (type >= EG_MSG_GROUP_SUBSCRIBE && type <= EG_MSG_SHARE_OPEN && n >= 8) {
+        uint64_t member;
+        memcpy(&member, body, 8);
+        if (member == 1)
+            memcpy(body, &last_member, 8);
     }
 }
 

@@ -132,6 +132,47 @@ static void fill_objects(void) {
 
 /* ---- the right answers ---------------------------------------------------------------------------------- */
 
+/* One group with one member that has one partition. */
+static void right_group(struct eg_enc *e) {
+    if (asked.type == EG_MSG_GROUP_DESCRIBE) {
+        eg_enc_u8(e, 0);
+        eg_enc_u8(e, 2);
+        eg_enc_u32(e, 1);
+        eg_enc_str(e, "range");
+        eg_enc_u32(e, 0);
+    }
+    eg_enc_u8(e, 0); /* no more of them */
+    eg_enc_u16(e, 1);
+    switch (asked.type) {
+    case EG_MSG_GROUP_LIST:
+        eg_enc_str(e, "g");
+        eg_enc_u8(e, 0);
+        eg_enc_u8(e, 2);
+        for (int i = 0; i < 3; i++)
+            eg_enc_u32(e, 1);
+        break;
+    case EG_MSG_GROUP_DESCRIBE:
+        eg_enc_u64(e, 7);
+        eg_enc_str(e, "client");
+        eg_enc_str(e, "");
+        for (int i = 0; i < 4; i++)
+            eg_enc_u32(e, 1);
+        eg_enc_u16(e, 1);
+        eg_enc_str(e, "t");
+        break;
+    default:
+        eg_enc_str(e, "t");
+        eg_enc_u32(e, 0);
+        eg_enc_i64(e, 3);
+        eg_enc_i64(e, 0);
+        eg_enc_i64(e, 5);
+        eg_enc_u64(e, 7);
+        eg_enc_i64(e, 1700000000000);
+        eg_enc_u8(e, 0);
+        eg_enc_str(e, "words");
+    }
+}
+
 static void right_answer(struct eg_enc *e, int *fds, size_t *nfds) {
     struct eg_dec in = {asked_body, sizeof(asked_body), false};
     *nfds = 0;
@@ -208,6 +249,11 @@ static void right_answer(struct eg_enc *e, int *fds, size_t *nfds) {
         eg_enc_u16(e, 1);
         eg_enc_str(e, "clients");
         eg_enc_str(e, "1");
+        break;
+    case EG_MSG_GROUP_LIST:
+    case EG_MSG_GROUP_DESCRIBE:
+    case EG_MSG_GROUP_OFFSETS:
+        right_group(e);
         break;
     default:
         break;
@@ -322,6 +368,40 @@ static struct {
     eagre_consumer_t *c;
 } api;
 
+static void administer_group(uint8_t which) {
+    eagre_group_entry_t *entries = NULL;
+    eagre_group_info_t *info = NULL;
+    eagre_group_offset_t *offsets = NULL;
+    eagre_topic_partition_t put = {"t", 0, 4, "words"};
+    size_t n = 0;
+    switch (which) {
+    case 0:
+        if (check(eagre_group_list(api.e, &entries, &n)) == EAGRE_OK)
+            for (size_t i = 0; i < n; i++)
+                FUZZ_REQUIRE(memchr(entries[i].name, 0, sizeof(entries[i].name)) != NULL);
+        free(entries);
+        break;
+    case 1:
+        if (check(eagre_group_describe(api.e, "g", &info)) == EAGRE_OK)
+            for (size_t i = 0; i < info->member_count; i++)
+                for (size_t k = 0; k < info->members[i].topic_count; k++)
+                    FUZZ_REQUIRE(memchr(info->members[i].topics[k], 0, sizeof(info->members[i].topics[k])) != NULL);
+        eagre_group_info_free(info);
+        break;
+    case 2:
+        if (check(eagre_group_offsets(api.e, "g", &offsets, &n)) == EAGRE_OK)
+            for (size_t i = 0; i < n; i++)
+                FUZZ_REQUIRE(strlen(offsets[i].metadata) <= 4096 && offsets[i].lag >= -1);
+        free(offsets);
+        break;
+    case 3:
+        (void)check(eagre_group_put(api.e, "g", EAGRE_GROUP_CONSUMER, &put, 1));
+        break;
+    default:
+        (void)check(eagre_group_delete(api.e, "g"));
+    }
+}
+
 static void administer(uint8_t which) {
     eagre_topic_entry_t *entries = NULL;
     eagre_topic_info_t *info = NULL;
@@ -355,8 +435,11 @@ static void administer(uint8_t which) {
     case 5:
         (void)check(eagre_topic_delete(api.e, "t"));
         break;
-    default:
+    case 6:
         (void)check(eagre_daemon_shutdown(api.e, 1));
+        break;
+    default:
+        administer_group(which - 7);
         break;
     }
 }
@@ -444,7 +527,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     for (int i = 0; i < CALLS_MAX && replies.left > 0; i++) {
         uint8_t call = fuzz_u8(&replies);
         if (call % 3 == 0)
-            administer(call / 3 % 7);
+            administer(call / 3 % 12);
         else if (call % 3 == 1)
             produce(call / 3 % 3);
         else

@@ -2,16 +2,12 @@
  * producers say and what the consumers before it saw; then what can be said at the end only. */
 #include <dirent.h>
 #include <errno.h>
-#include <inttypes.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "history/history.h"
-#include "history/table.h"
+#include "history/check.h"
 #include "sys/atomic.h"
-
-#define MAX_SKIP (1 << 20) /* offsets that are looked at one by one */
 
 /* What is known of a record that somebody sent. */
 struct fact {
@@ -36,21 +32,7 @@ struct part {
     uint64_t *last;   /* of each producer: sequence + 1 of its last record */
 };
 
-struct check {
-    const struct history_options *options;
-    struct history_report *report;
-    struct producer *producers;
-    size_t producer_count;
-    struct history_table table;
-    uint32_t passes;
-    /* the consumer that is walked */
-    uint32_t consumer;
-    struct part *parts;
-    size_t part_count;
-};
-
-static __attribute__((format(printf, 3, 4))) void broken(struct check *k, enum history_rule rule,
-                                                         const char *format, ...) {
+void history_broken(struct check *k, enum history_rule rule, const char *format, ...) {
 #define X(name, text) #name ": " text,
     static const char *const texts[] = {HISTORY_RULES(X)};
 #undef X
@@ -66,11 +48,7 @@ static __attribute__((format(printf, 3, 4))) void broken(struct check *k, enum h
     (void)fputc('\n', k->options->out);
 }
 
-/* "topic 1 partition 0 offset 17" */
-#define PLACE "topic %u partition %d offset %" PRId64
-#define WHO "producer %u sequence %" PRIu64
-
-static void *grown(void *list, size_t count, size_t size) {
+void *history_grown(void *list, size_t count, size_t size) {
     void *more = realloc(list, (count + 1) * size);
     if (more == NULL)
         abort();
@@ -101,7 +79,7 @@ static void take_sent(struct check *k, const struct producer *p, uint64_t sequen
     r->aborted += s->state == HISTORY_ABORTED;
     if (s->state > HISTORY_ABORTED ||
         (s->state == HISTORY_ACKED && (s->offset < 0 || s->partition < 0))) {
-        broken(k, HISTORY_LOG_RULE, WHO " has state %u", p->id, sequence, s->state);
+        history_broken(k, HISTORY_LOG_RULE, WHO " has state %u", p->id, sequence, s->state);
         return;
     }
     if (s->offset < 0 || s->state == HISTORY_FAILED)
@@ -115,8 +93,8 @@ static void take_sent(struct check *k, const struct producer *p, uint64_t sequen
         return;
     }
     if (c->flags & HISTORY_CELL_ACKED)
-        broken(k, HISTORY_SAME_OFFSET_RULE, PLACE ": " WHO " and " WHO, s->topic, s->partition,
-               s->offset, c->producer, c->sequence, p->id, sequence);
+        history_broken(k, HISTORY_SAME_OFFSET_RULE, PLACE ": " WHO " and " WHO, s->topic,
+                       s->partition, s->offset, c->producer, c->sequence, p->id, sequence);
     c->flags |= HISTORY_CELL_ACKED;
     c->producer = p->id;
     c->sequence = sequence;
@@ -133,7 +111,7 @@ static int load_producer(struct check *k, const char *dir, uint32_t id) {
         abort();
     for (uint64_t i = 0; i < p.log.count; i++)
         p.facts[i] = (struct fact){.offset = -1};
-    k->producers = grown(k->producers, k->producer_count, sizeof(p));
+    k->producers = history_grown(k->producers, k->producer_count, sizeof(p));
     k->producers[k->producer_count++] = p;
     k->report->producers++;
     for (uint64_t i = 0; i < p.log.count; i++)
@@ -147,7 +125,7 @@ static struct part *part_of(struct check *k, const struct history_seen *s) {
     for (size_t i = 0; i < k->part_count; i++)
         if (k->parts[i].topic == s->topic && k->parts[i].partition == s->partition)
             return &k->parts[i];
-    k->parts = grown(k->parts, k->part_count, sizeof(*k->parts));
+    k->parts = history_grown(k->parts, k->part_count, sizeof(*k->parts));
     struct part *p = &k->parts[k->part_count++];
     p->topic = s->topic;
     p->partition = s->partition;
@@ -159,110 +137,134 @@ static struct part *part_of(struct check *k, const struct history_seen *s) {
 
 /* It went from one offset to another and says nothing of those in between: they must be unused. */
 static void skip(struct check *k, const struct part *p, int64_t from, int64_t to) {
-    if (to - from > MAX_SKIP) {
-        broken(k, HISTORY_HOLE_RULE, PLACE ": consumer %u skipped %" PRId64 " offsets", p->topic,
-               p->partition, from, k->consumer, to - from);
+    if (to - from > HISTORY_MAX_SKIP) {
+        history_broken(k, HISTORY_HOLE_RULE, PLACE ": consumer %u skipped %" PRId64 " offsets",
+                       p->topic, p->partition, from, k->consumer, to - from);
         return;
     }
     for (int64_t at = from; at < to; at++) {
         struct history_cell *c = history_cell(&k->table, p->topic, p->partition, at);
         if (c->flags & HISTORY_CELL_ACKED)
-            broken(k, HISTORY_LOST_RULE, PLACE ": consumer %u did not see " WHO, p->topic,
-                   p->partition, at, k->consumer, c->producer, c->sequence);
+            history_broken(k, HISTORY_LOST_RULE, PLACE ": consumer %u did not see " WHO, p->topic,
+                           p->partition, at, k->consumer, c->producer, c->sequence);
         else if (c->flags & HISTORY_CELL_SEEN)
-            broken(k, HISTORY_DISAGREE_RULE, PLACE ": consumer %u skipped it, another one saw " WHO,
-                   p->topic, p->partition, at, k->consumer, c->producer, c->sequence);
+            history_broken(k, HISTORY_DISAGREE_RULE,
+                           PLACE ": consumer %u skipped it, another one saw " WHO, p->topic,
+                           p->partition, at, k->consumer, c->producer, c->sequence);
         c->flags |= HISTORY_CELL_SKIPPED;
     }
 }
 
 /* One that the producer's log knows. */
-static void check_sent(struct check *k, struct part *p, struct producer *by,
-                       const struct history_seen *s) {
+static void check_sent(struct check *k, const struct producer *by, const struct history_seen *s) {
     const struct history_sent *sent = sent_by(by, s->sequence);
     struct fact *f = &by->facts[s->sequence];
     if (sent->hash != s->hash)
-        broken(k, HISTORY_CHANGED_RULE,
-               PLACE ": consumer %u saw " WHO " with hash %" PRIx64 ", not %" PRIx64, s->topic,
-               s->partition, s->offset, k->consumer, s->producer, s->sequence, s->hash, sent->hash);
+        history_broken(k, HISTORY_CHANGED_RULE,
+                       PLACE ": consumer %u saw " WHO " with hash %" PRIx64 ", not %" PRIx64,
+                       s->topic, s->partition, s->offset, k->consumer, s->producer, s->sequence,
+                       s->hash, sent->hash);
     if (sent->state == HISTORY_FAILED || sent->state == HISTORY_ABORTED)
-        broken(k, HISTORY_UNWANTED_RULE, PLACE ": consumer %u saw " WHO ", %s (%d)", s->topic,
-               s->partition, s->offset, k->consumer, s->producer, s->sequence,
-               sent->state == HISTORY_FAILED ? "which failed" : "which was given up", sent->status);
+        history_broken(k, HISTORY_UNWANTED_RULE, PLACE ": consumer %u saw " WHO ", %s (%d)",
+                       s->topic, s->partition, s->offset, k->consumer, s->producer, s->sequence,
+                       sent->state == HISTORY_FAILED ? "which failed" : "which was given up",
+                       sent->status);
     if (sent->topic != s->topic || (sent->partition >= 0 && sent->partition != s->partition) ||
         (sent->offset >= 0 && sent->offset != s->offset))
-        broken(k, HISTORY_WRONG_OFFSET_RULE,
-               PLACE ": consumer %u saw " WHO ", whose producer was told " PLACE, s->topic,
-               s->partition, s->offset, k->consumer, s->producer, s->sequence, sent->topic,
-               sent->partition, sent->offset);
-    if (f->pass == p->pass)
-        broken(k, HISTORY_TWICE_RULE, PLACE ": consumer %u saw " WHO " before, at offset %" PRId64,
-               s->topic, s->partition, s->offset, k->consumer, s->producer, s->sequence, f->offset);
+        history_broken(k, HISTORY_WRONG_OFFSET_RULE,
+                       PLACE ": consumer %u saw " WHO ", whose producer was told " PLACE, s->topic,
+                       s->partition, s->offset, k->consumer, s->producer, s->sequence, sent->topic,
+                       sent->partition, sent->offset);
     if (f->offset >= 0 && (f->offset != s->offset || f->partition != s->partition))
-        broken(k, HISTORY_MOVED_RULE,
-               PLACE ": consumer %u saw " WHO ", seen before at partition %d offset %" PRId64,
-               s->topic, s->partition, s->offset, k->consumer, s->producer, s->sequence,
-               f->partition, f->offset);
+        history_broken(k, HISTORY_MOVED_RULE,
+                       PLACE ": consumer %u saw " WHO
+                             ", seen before at partition %d offset %" PRId64,
+                       s->topic, s->partition, s->offset, k->consumer, s->producer, s->sequence,
+                       f->partition, f->offset);
     if (f->pass == 0 && (sent->state == HISTORY_INTENT || sent->state == HISTORY_CLAIMED))
         k->report->unknown_seen++;
-    *f = (struct fact){s->offset, s->partition, p->pass};
-    uint64_t *last = &p->last[by - k->producers];
-    if (*last > s->sequence + 1)
-        broken(k, HISTORY_ORDER_RULE, PLACE ": consumer %u saw " WHO " after %" PRIu64, s->topic,
-               s->partition, s->offset, k->consumer, s->producer, s->sequence, *last - 1);
-    *last = s->sequence + 1;
+    *f = (struct fact){s->offset, s->partition, f->pass != 0 ? f->pass : UINT32_MAX};
 }
 
-static void see(struct check *k, struct part *p, const struct history_seen *s) {
-    k->report->seen++;
-    if (p->pass == 0) {
-        broken(k, HISTORY_LOG_RULE, PLACE ": consumer %u sees before it began", s->topic,
-               s->partition, s->offset, k->consumer);
-        return;
-    }
-    if (s->offset < p->expected) {
-        broken(k, HISTORY_BACK_RULE, PLACE ": consumer %u was at %" PRId64 " already", s->topic,
-               s->partition, s->offset, k->consumer, p->expected);
-    } else {
-        skip(k, p, p->expected, s->offset);
-        p->expected = s->offset + 1;
-    }
-    if (s->offset < p->position)
-        broken(k, HISTORY_WATERMARK_RULE,
-               PLACE ": consumer %u: its position was %" PRId64 " before", s->topic, s->partition,
-               s->offset, k->consumer, p->position);
-    if (s->hash_then != 0 && s->hash_then != s->hash)
-        broken(k, HISTORY_UNSTABLE_RULE,
-               PLACE ": consumer %u, " WHO ": hash %" PRIx64 ", then %" PRIx64, s->topic,
-               s->partition, s->offset, k->consumer, s->producer, s->sequence, s->hash,
-               s->hash_then);
+static struct producer *sender(struct check *k, const struct history_seen *s) {
+    struct producer *by = find_producer(k, s->producer);
+    return by != NULL && s->sequence < by->log.count ? by : NULL;
+}
 
+void history_check_content(struct check *k, const struct history_seen *s) {
     struct history_cell *c = history_cell(&k->table, s->topic, s->partition, s->offset);
     bool known = (c->flags & (HISTORY_CELL_ACKED | HISTORY_CELL_SEEN)) != 0;
     if (known && (c->producer != s->producer || c->sequence != s->sequence))
-        broken(k, HISTORY_DISAGREE_RULE, PLACE ": consumer %u saw " WHO ", but %s " WHO, s->topic,
-               s->partition, s->offset, k->consumer, s->producer, s->sequence,
-               c->flags & HISTORY_CELL_ACKED ? "acknowledged was" : "another one saw", c->producer,
-               c->sequence);
+        history_broken(k, HISTORY_DISAGREE_RULE, PLACE ": consumer %u saw " WHO ", but %s " WHO,
+                       s->topic, s->partition, s->offset, k->consumer, s->producer, s->sequence,
+                       c->flags & HISTORY_CELL_ACKED ? "acknowledged was" : "another one saw",
+                       c->producer, c->sequence);
     if (c->flags & HISTORY_CELL_SKIPPED)
-        broken(k, HISTORY_DISAGREE_RULE,
-               PLACE ": consumer %u saw " WHO ", which another one skipped", s->topic, s->partition,
-               s->offset, k->consumer, s->producer, s->sequence);
+        history_broken(k, HISTORY_DISAGREE_RULE,
+                       PLACE ": consumer %u saw " WHO ", which another one skipped", s->topic,
+                       s->partition, s->offset, k->consumer, s->producer, s->sequence);
     if (!known) {
         c->producer = s->producer;
         c->sequence = s->sequence;
     }
     c->flags |= HISTORY_CELL_SEEN;
 
-    struct producer *by = find_producer(k, s->producer);
+    const struct producer *by = sender(k, s);
     if (s->producer == HISTORY_DAMAGED)
-        broken(k, HISTORY_CHANGED_RULE, PLACE ": consumer %u saw damaged bytes", s->topic,
-               s->partition, s->offset, k->consumer);
-    else if (by == NULL || s->sequence >= by->log.count)
-        broken(k, HISTORY_INVENTED_RULE, PLACE ": consumer %u saw " WHO, s->topic, s->partition,
-               s->offset, k->consumer, s->producer, s->sequence);
+        history_broken(k, HISTORY_CHANGED_RULE, PLACE ": consumer %u saw damaged bytes", s->topic,
+                       s->partition, s->offset, k->consumer);
+    else if (by == NULL)
+        history_broken(k, HISTORY_INVENTED_RULE, PLACE ": consumer %u saw " WHO, s->topic,
+                       s->partition, s->offset, k->consumer, s->producer, s->sequence);
     else
-        check_sent(k, p, by, s);
+        check_sent(k, by, s);
+}
+
+static void check_order(struct check *k, struct part *p, const struct producer *by,
+                        const struct history_seen *s) {
+    struct fact *f = &by->facts[s->sequence];
+    if (f->pass == p->pass)
+        history_broken(k, HISTORY_TWICE_RULE, PLACE ": consumer %u saw " WHO " before", s->topic,
+                       s->partition, s->offset, k->consumer, s->producer, s->sequence);
+    f->pass = p->pass;
+    uint64_t *last = &p->last[by - k->producers];
+    if (*last > s->sequence + 1)
+        history_broken(k, HISTORY_ORDER_RULE, PLACE ": consumer %u saw " WHO " after %" PRIu64,
+                       s->topic, s->partition, s->offset, k->consumer, s->producer, s->sequence,
+                       *last - 1);
+    *last = s->sequence + 1;
+}
+
+static void see(struct check *k, struct part *p, const struct history_seen *s) {
+    k->report->seen++;
+    if (p->pass == 0) {
+        bool member = history_groups_life(k)->is;
+        history_broken(k, member ? HISTORY_STRAY_RULE : HISTORY_LOG_RULE,
+                       PLACE ": consumer %u sees before it began", s->topic, s->partition,
+                       s->offset, k->consumer);
+        return;
+    }
+    if (s->offset < p->expected) {
+        history_broken(k, HISTORY_BACK_RULE, PLACE ": consumer %u was at %" PRId64 " already",
+                       s->topic, s->partition, s->offset, k->consumer, p->expected);
+    } else {
+        skip(k, p, p->expected, s->offset);
+        p->expected = s->offset + 1;
+    }
+    if (s->offset < p->position)
+        history_broken(k, HISTORY_WATERMARK_RULE,
+                       PLACE ": consumer %u: its position was %" PRId64 " before", s->topic,
+                       s->partition, s->offset, k->consumer, p->position);
+    if (s->hash_then != 0 && s->hash_then != s->hash)
+        history_broken(k, HISTORY_UNSTABLE_RULE,
+                       PLACE ": consumer %u, " WHO ": hash %" PRIx64 ", then %" PRIx64, s->topic,
+                       s->partition, s->offset, k->consumer, s->producer, s->sequence, s->hash,
+                       s->hash_then);
+
+    history_check_content(k, s);
+    const struct producer *by = sender(k, s);
+    if (s->producer != HISTORY_DAMAGED && by != NULL)
+        check_order(k, p, by, s);
 }
 
 static void begin_pass(struct check *k, struct part *p, const struct history_seen *s) {
@@ -276,27 +278,29 @@ static void gap(struct check *k, struct part *p, const struct history_seen *s) {
     int64_t to = (int64_t)s->sequence;
     k->report->gaps++;
     if (to < p->expected || s->offset < p->expected) {
-        broken(k, HISTORY_GAP_RULE, PLACE ": consumer %u goes back to %" PRId64 " from %" PRId64,
-               s->topic, s->partition, s->offset, k->consumer, to, p->expected);
+        history_broken(k, HISTORY_GAP_RULE,
+                       PLACE ": consumer %u goes back to %" PRId64 " from %" PRId64, s->topic,
+                       s->partition, s->offset, k->consumer, to, p->expected);
         return;
     }
     k->report->skipped += (uint64_t)(to - p->expected);
     if (k->options->no_gaps)
-        broken(k, HISTORY_GAP_RULE, PLACE ": consumer %u was told to go on at %" PRId64, s->topic,
-               s->partition, p->expected, k->consumer, to);
+        history_broken(k, HISTORY_GAP_RULE, PLACE ": consumer %u was told to go on at %" PRId64,
+                       s->topic, s->partition, p->expected, k->consumer, to);
     if (to > history_sum(&k->table, s->topic, s->partition)->log_start)
-        broken(k, HISTORY_GAP_RULE,
-               PLACE ": consumer %u was told to go on at %" PRId64 ", but the log began at %" PRId64
-                     " at most",
-               s->topic, s->partition, p->expected, k->consumer, to,
-               history_sum(&k->table, s->topic, s->partition)->log_start);
+        history_broken(k, HISTORY_GAP_RULE,
+                       PLACE ": consumer %u was told to go on at %" PRId64
+                             ", but the log began at %" PRId64 " at most",
+                       s->topic, s->partition, p->expected, k->consumer, to,
+                       history_sum(&k->table, s->topic, s->partition)->log_start);
     /* Memory that was lost goes on far ahead of what was there: also that is a loss. */
     struct history_sum *sum = history_sum(&k->table, s->topic, s->partition);
     if (to > sum->last_placed + 1 + (int64_t)k->report->unknown)
-        broken(k, HISTORY_GAP_RULE,
-               PLACE ": consumer %u was told to go on at %" PRId64
-                     ", but nobody was told of an offset behind %" PRId64,
-               s->topic, s->partition, p->expected, k->consumer, to, sum->last_placed);
+        history_broken(k, HISTORY_GAP_RULE,
+                       PLACE ": consumer %u was told to go on at %" PRId64
+                             ", but nobody was told of an offset behind %" PRId64,
+                       s->topic, s->partition, p->expected, k->consumer, to, sum->last_placed);
+    history_groups_passed(k, s->topic, s->partition, p->expected, to);
     p->expected = to;
 }
 
@@ -306,16 +310,17 @@ static void complete(struct check *k, struct part *p, const struct history_seen 
     if (s->offset > p->expected)
         skip(k, p, p->expected, s->offset);
     else if (s->offset < p->expected)
-        broken(k, HISTORY_WATERMARK_RULE,
-               PLACE " is the end, but consumer %u saw all up to %" PRId64, s->topic, s->partition,
-               s->offset, k->consumer, p->expected);
+        history_broken(k, HISTORY_WATERMARK_RULE,
+                       PLACE " is the end, but consumer %u saw all up to %" PRId64, s->topic,
+                       s->partition, s->offset, k->consumer, p->expected);
     for (size_t i = 0; sum->last_acked >= s->offset && i < k->table.cell_count; i++) {
         const struct history_cell *c = history_cell_number(&k->table, i);
         if (c->topic == s->topic && c->partition == s->partition && c->offset >= s->offset &&
             (c->flags & HISTORY_CELL_ACKED))
-            broken(k, HISTORY_LOST_RULE,
-                   PLACE ": consumer %u finds the end at %" PRId64 ", before " WHO, c->topic,
-                   c->partition, c->offset, k->consumer, s->offset, c->producer, c->sequence);
+            history_broken(k, HISTORY_LOST_RULE,
+                           PLACE ": consumer %u finds the end at %" PRId64 ", before " WHO,
+                           c->topic, c->partition, c->offset, k->consumer, s->offset, c->producer,
+                           c->sequence);
     }
 }
 
@@ -323,22 +328,39 @@ static void watermark(struct check *k, struct part *p, const struct history_seen
     int64_t position = (int64_t)s->hash;
     if (position >= 0 && p->pass != 0) {
         if (position < p->position || position < p->expected)
-            broken(k, HISTORY_WATERMARK_RULE,
-                   PLACE ": consumer %u: position %" PRId64 ", but it was %" PRId64
-                         " and saw all up to %" PRId64,
-                   s->topic, s->partition, s->offset, k->consumer, position, p->position,
-                   p->expected);
+            history_broken(k, HISTORY_WATERMARK_RULE,
+                           PLACE ": consumer %u: position %" PRId64 ", but it was %" PRId64
+                                 " and saw all up to %" PRId64,
+                           s->topic, s->partition, s->offset, k->consumer, position, p->position,
+                           p->expected);
         p->position = position;
     }
+}
+
+static void forget_passes(struct check *k) {
+    for (size_t i = 0; i < k->part_count; i++)
+        k->parts[i].pass = 0;
 }
 
 static void walk(struct check *k, const struct history_log *log) {
     for (uint64_t i = 0; i < log->count; i++) {
         const struct history_seen *s = (const struct history_seen *)log->base + i;
+        uint32_t kind = eg_load_relaxed(&s->kind);
+        history_groups_entry(k, s);
+        if (kind == HISTORY_MEMBER || kind == HISTORY_LEFT)
+            forget_passes(k);
+        if (kind >= HISTORY_MEMBER && kind != HISTORY_ASSIGNED && kind != HISTORY_REVOKED &&
+            kind != HISTORY_PUT_OUT && kind <= HISTORY_GROUP_COMPLETE)
+            continue;
         struct part *p = part_of(k, s);
-        switch (eg_load_relaxed(&s->kind)) {
+        switch (kind) {
         case HISTORY_PASS:
+        case HISTORY_ASSIGNED:
             begin_pass(k, p, s);
+            break;
+        case HISTORY_REVOKED:
+        case HISTORY_PUT_OUT:
+            p->pass = 0;
             break;
         case HISTORY_RECORD:
             see(k, p, s);
@@ -353,11 +375,12 @@ static void walk(struct check *k, const struct history_log *log) {
             complete(k, p, s);
             break;
         default:
-            broken(k, HISTORY_LOG_RULE, "consumer %u, entry %" PRIu64 ": kind %u", k->consumer, i,
-                   s->kind);
+            history_broken(k, HISTORY_LOG_RULE, "consumer %u, entry %" PRIu64 ": kind %u",
+                           k->consumer, i, s->kind);
             break;
         }
     }
+    history_groups_log_ends(k);
     for (size_t i = 0; i < k->part_count; i++)
         free(k->parts[i].last);
     k->part_count = 0;
@@ -378,9 +401,9 @@ static void check_batches(struct check *k, const struct producer *p) {
             bool other =
                 (c->flags & HISTORY_CELL_SEEN) && (c->producer != p->id || c->sequence != j);
             if (j >= p->log.count || other || (c->flags & HISTORY_CELL_SKIPPED))
-                broken(k, HISTORY_TORN_RULE,
-                       PLACE ": " WHO " is there, but not %" PRIu64 " of the same batch", s->topic,
-                       f->partition, f->offset, p->id, i, j);
+                history_broken(k, HISTORY_TORN_RULE,
+                               PLACE ": " WHO " is there, but not %" PRIu64 " of the same batch",
+                               s->topic, f->partition, f->offset, p->id, i, j);
         }
     }
 }
@@ -411,10 +434,10 @@ static void check_holes(struct check *k) {
         uint64_t anywhere = history_sum(&k->table, s->topic, -1)->open;
         s = &k->table.sums[i]; /* the list may have grown */
         if (s->holes > s->open + anywhere)
-            broken(k, HISTORY_HOLE_RULE,
-                   "topic %u partition %d: %" PRIu64 " unused offsets, but %" PRIu64
-                   " records are in doubt",
-                   s->topic, s->partition, s->holes, s->open + anywhere);
+            history_broken(k, HISTORY_HOLE_RULE,
+                           "topic %u partition %d: %" PRIu64 " unused offsets, but %" PRIu64
+                           " records are in doubt",
+                           s->topic, s->partition, s->holes, s->open + anywhere);
     }
 }
 
@@ -422,8 +445,8 @@ static void check_completeness(struct check *k) {
     for (size_t i = 0; i < k->table.sum_count; i++) {
         const struct history_sum *s = &k->table.sums[i];
         if (k->options->need_complete && s->last_acked >= 0 && !s->complete)
-            broken(k, HISTORY_LOST_RULE, "topic %u partition %d: nobody read it to its end",
-                   s->topic, s->partition);
+            history_broken(k, HISTORY_LOST_RULE, "topic %u partition %d: nobody read it to its end",
+                           s->topic, s->partition);
     }
 }
 
@@ -447,11 +470,11 @@ static void check_marks(struct check *k, bool ends) {
         }
         if (highest != NULL && history_mark_value(m, ends) >= 0 &&
             history_mark_value(m, ends) < history_mark_value(highest, ends))
-            broken(k, HISTORY_WATERMARK_RULE,
-                   "topic %u partition %d: %s: consumer %u saw %" PRId64
-                   ", then consumer %u %" PRId64,
-                   m->topic, m->partition, ends ? "end" : "log start", highest->consumer,
-                   history_mark_value(highest, ends), m->consumer, history_mark_value(m, ends));
+            history_broken(
+                k, HISTORY_WATERMARK_RULE,
+                "topic %u partition %d: %s: consumer %u saw %" PRId64 ", then consumer %u %" PRId64,
+                m->topic, m->partition, ends ? "end" : "log start", highest->consumer,
+                history_mark_value(highest, ends), m->consumer, history_mark_value(m, ends));
     }
     free(later.list);
 }
@@ -511,6 +534,7 @@ int history_check(const char *dir, const struct history_options *options,
     if (count < 0)
         return -1;
     history_table_init(&k.table);
+    history_groups_init(&k);
     int rc = each(&k, dir, 'p', names, count, load_producer);
     if (rc == 0)
         rc = each(&k, dir, 'c', names, count, load_marks);
@@ -523,6 +547,7 @@ int history_check(const char *dir, const struct history_options *options,
         check_completeness(&k);
         check_marks(&k, false);
         check_marks(&k, true);
+        history_groups_check(&k);
         rc = report->violations > 0;
     }
     int saved = errno;
@@ -535,6 +560,7 @@ int history_check(const char *dir, const struct history_options *options,
     free(names);
     free(k.producers);
     free(k.parts);
+    history_groups_free(&k);
     history_table_free(&k.table);
     errno = saved;
     return rc;
@@ -544,8 +570,14 @@ void history_print(FILE *out, const struct history_report *r) {
     (void)fprintf(out,
                   "%" PRIu64 " sent: %" PRIu64 " acknowledged, %" PRIu64 " in doubt (%" PRIu64
                   " are there), %" PRIu64 " failed, %" PRIu64 " given up; %" PRIu64
-                  " seen, %" PRIu64 " unused offsets, %" PRIu64 " gaps of %" PRIu64 "; %" PRIu64
-                  " violations\n",
+                  " seen, %" PRIu64 " unused offsets, %" PRIu64 " gaps of %" PRIu64 "; ",
                   r->sent, r->acked, r->unknown, r->unknown_seen, r->failed, r->aborted, r->seen,
-                  r->pads, r->gaps, r->skipped, r->violations);
+                  r->pads, r->gaps, r->skipped);
+    if (r->members > 0)
+        (void)fprintf(out,
+                      "%" PRIu64 " members, %" PRIu64 " partitions given, %" PRIu64
+                      " lost, %" PRIu64 " commits, %" PRIu64 " shared, %" PRIu64
+                      " of them acknowledged; ",
+                      r->members, r->turns, r->put_out, r->commits, r->acquired, r->ended);
+    (void)fprintf(out, "%" PRIu64 " violations\n", r->violations);
 }

@@ -9,6 +9,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "history/entry.h"
 #include "sys/atomic.h"
 #include "sys/rand.h"
 
@@ -212,8 +213,8 @@ int64_t history_now(void) {
     return (int64_t)ts.tv_sec * 1000000000 + ts.tv_nsec;
 }
 
-static uint64_t put(struct history_log *log, enum history_kind kind,
-                    const struct history_seen *seen) {
+uint64_t history_put(struct history_log *log, enum history_kind kind,
+                     const struct history_seen *seen) {
     uint64_t number = next_entry(log);
     struct history_seen *s = (struct history_seen *)log->base + number;
     s->topic = seen->topic;
@@ -222,6 +223,7 @@ static uint64_t put(struct history_log *log, enum history_kind kind,
     s->offset = seen->offset;
     s->sequence = seen->sequence;
     s->hash = seen->hash;
+    s->hash_then = seen->hash_then;
     s->before_ns = seen->before_ns;
     s->after_ns = seen->after_ns;
     eg_store_release(&s->kind, (uint32_t)kind);
@@ -229,12 +231,13 @@ static uint64_t put(struct history_log *log, enum history_kind kind,
 }
 
 void history_pass(struct history_log *log, uint32_t topic, int32_t partition, int64_t offset) {
-    put(log, HISTORY_PASS,
-        &(struct history_seen){.topic = topic, .partition = partition, .offset = offset});
+    history_put(log, HISTORY_PASS,
+                &(struct history_seen){.topic = topic, .partition = partition, .offset = offset});
 }
 
-uint64_t history_saw(struct history_log *log, uint32_t topic, int32_t partition, int64_t offset,
-                     const void *value, size_t size, const void *key, size_t key_length) {
+struct history_seen history_record(uint32_t topic, int32_t partition, int64_t offset,
+                                   const void *value, size_t size, const void *key,
+                                   size_t key_length) {
     struct history_seen s = {.topic = topic,
                              .partition = partition,
                              .producer = HISTORY_DAMAGED,
@@ -245,7 +248,14 @@ uint64_t history_saw(struct history_log *log, uint32_t topic, int32_t partition,
         s.producer = id.producer;
         s.sequence = id.sequence;
     }
-    return put(log, HISTORY_RECORD, &s);
+    return s;
+}
+
+uint64_t history_saw(struct history_log *log, uint32_t topic, int32_t partition, int64_t offset,
+                     const void *value, size_t size, const void *key, size_t key_length) {
+    struct history_seen s = history_record(topic, partition, offset, value, size, key, key_length);
+    s.after_ns = history_now();
+    return history_put(log, HISTORY_RECORD, &s);
 }
 
 void history_again(struct history_log *log, uint64_t entry, const void *value, size_t size,
@@ -258,7 +268,8 @@ void history_again(struct history_log *log, uint64_t entry, const void *value, s
 
 void history_gap(struct history_log *log, uint32_t topic, int32_t partition, int64_t from,
                  int64_t to) {
-    put(log, HISTORY_GAP,
+    history_put(
+        log, HISTORY_GAP,
         &(struct history_seen){
             .topic = topic, .partition = partition, .offset = from, .sequence = (uint64_t)to});
 }
@@ -266,19 +277,19 @@ void history_gap(struct history_log *log, uint32_t topic, int32_t partition, int
 void history_watermark(struct history_log *log, uint32_t topic, int32_t partition,
                        int64_t log_start, int64_t end, int64_t position, int64_t before_ns,
                        int64_t after_ns) {
-    put(log, HISTORY_WATERMARK,
-        &(struct history_seen){.topic = topic,
-                               .partition = partition,
-                               .offset = log_start,
-                               .sequence = (uint64_t)end,
-                               .hash = (uint64_t)position,
-                               .before_ns = before_ns,
-                               .after_ns = after_ns});
+    history_put(log, HISTORY_WATERMARK,
+                &(struct history_seen){.topic = topic,
+                                       .partition = partition,
+                                       .offset = log_start,
+                                       .sequence = (uint64_t)end,
+                                       .hash = (uint64_t)position,
+                                       .before_ns = before_ns,
+                                       .after_ns = after_ns});
 }
 
 void history_complete(struct history_log *log, uint32_t topic, int32_t partition, int64_t end) {
-    put(log, HISTORY_COMPLETE,
-        &(struct history_seen){.topic = topic, .partition = partition, .offset = end});
+    history_put(log, HISTORY_COMPLETE,
+                &(struct history_seen){.topic = topic, .partition = partition, .offset = end});
 }
 
 int64_t history_position(const struct history_log *log, uint32_t topic, int32_t partition) {

@@ -101,6 +101,20 @@ enum history_kind {
     HISTORY_GAP,       /* was told that [offset, to) is out of range, and goes on at `to` */
     HISTORY_WATERMARK, /* looked at the log's ends */
     HISTORY_COMPLETE,  /* says: I have read everything below offset, and nothing more will come */
+    /* Members of groups: member.h. */
+    HISTORY_MEMBER, /* a life begins. topic: group; partition: instance; producer: 1: of a share group;
+                         hash: when the last poll began that came back as a member's */
+    HISTORY_ASSIGNED, /* producer: generation; sequence: what was committed (-1: nothing). A pass begins */
+    HISTORY_REVOKED,
+    HISTORY_PUT_OUT,         /* hash: as above, at that time */
+    HISTORY_LEFT,            /* producer: 1: with all commits; hash: likewise */
+    HISTORY_GENERATION,      /* producer: the generation, from the poll before this entry on */
+    HISTORY_COMMIT,          /* producer: enum history_commit */
+    HISTORY_ACQUIRED,        /* a record; hash_then: how many times it was delivered */
+    HISTORY_END,             /* producer: enum history_commit; sequence: enum history_end */
+    HISTORY_COMMITTED,       /* producer: group */
+    HISTORY_GENERATION_SEEN, /* topic: group; producer: generation */
+    HISTORY_GROUP_COMPLETE,  /* producer: group; offset: end */
 };
 
 #define HISTORY_DAMAGED UINT32_MAX
@@ -114,8 +128,8 @@ struct history_seen {
     uint64_t sequence;  /* RECORD. WATERMARK: end; GAP: to */
     uint64_t hash;      /* RECORD: of what was in memory. WATERMARK: position */
     uint64_t hash_then; /* RECORD: of the same memory just before the next poll; 0: not looked at */
-    int64_t before_ns;  /* WATERMARK: it was looked at between these times */
-    int64_t after_ns;
+    int64_t before_ns;  /* it was looked at, asked or told between these times */
+    int64_t after_ns;   /* RECORD: when it was told */
 };
 
 int history_consumer_open(struct history_log *log, const char *dir, uint32_t id, uint64_t capacity);
@@ -161,6 +175,16 @@ void history_close(struct history_log *log);
     X(WATERMARK, "a watermark went back")                                                          \
     X(DISAGREE, "two consumers disagree about an offset")                                          \
     X(GAP, "a gap that must not be")                                                               \
+    X(MISSED, "an acknowledged record was not delivered to a group")                               \
+    X(STRAY, "a record of a partition that the member does not have")                              \
+    X(SHARED, "two members have one partition at the same time")                                   \
+    X(GENERATION, "two members have one partition in one generation, or generations go back")      \
+    X(AHEAD, "a committed offset is ahead of what was delivered to the group")                     \
+    X(LATER, "a member begins behind what its predecessors committed")                             \
+    X(FORGOTTEN, "a commit was lost")                                                              \
+    X(TWO_TAKERS, "a record of a share group is with two members")                                 \
+    X(ENDED_TWICE, "a record of a share group is acknowledged twice, or delivered afterwards")     \
+    X(COUNT, "a delivery count does not rise by one")                                              \
     X(LOG, "a log that makes no sense")
 
 enum history_rule {
@@ -172,10 +196,13 @@ enum history_rule {
 
 struct history_options {
     bool no_gaps; /* nobody fell behind: a gap is a loss */
-    bool
-        need_complete; /* each partition that was produced to must have been read completely by somebody */
-    FILE *out;         /* where violations are told, one line each; NULL: nowhere */
-    uint32_t max_lines; /* at most so many lines; 0: 50 */
+    /* Each partition that was produced to must have been read completely by somebody, and by each group. */
+    bool need_complete;
+    bool none_put_out;     /* no member was put out of its group for not polling */
+    uint32_t share_limit;  /* group.share.delivery.count.limit; 0: 5 */
+    int64_t share_lock_ms; /* group.share.record.lock.duration.ms; 0: 30000 */
+    FILE *out;             /* where violations are told, one line each; NULL: nowhere */
+    uint32_t max_lines;    /* at most so many lines; 0: 50 */
 };
 
 struct history_report {
@@ -184,6 +211,9 @@ struct history_report {
     uint64_t seen, gaps, skipped,
         pads;              /* by all consumers: records, gaps, offsets in gaps, other holes */
     uint64_t unknown_seen; /* unacknowledged ones that are in the log all the same */
+    uint64_t members, turns, commits; /* lives of members, partitions given to them, commits */
+    uint64_t put_out;                 /* partitions of who was put out */
+    uint64_t acquired, ended;         /* of share groups: deliveries, records acknowledged */
     uint64_t violations;
     uint64_t broken[HISTORY_RULE_COUNT];
 };

@@ -3,6 +3,7 @@
  * use what it had before.
  *
  * eg-soak [--cycles N] [--seed S] [--jobs N] [--print]
+ * eg-soak --members N [--processes N] [--cycles N]: so many members of one group at a time (crowd.c).
  * Each cycle is a process of its own (worker.c). Most are killed at a random moment; when that is
  * depends on the machine, what they would do on the seed alone.
  */
@@ -25,6 +26,7 @@
 #include "eagre/admin.h"
 #include "eagre/consumer.h"
 #include "eagre/producer.h"
+#include "crowd.h"
 #include "state.h"
 #include "sys/clock.h"
 #include "worker.h"
@@ -35,6 +37,8 @@ static unsigned long cycles = 1000;
 static unsigned jobs = 6;
 static uint64_t seed = 1;
 static bool print;
+static unsigned members; /* 0: no crowd */
+static unsigned processes = 8;
 static struct { unsigned long killed, ended; } outcome;
 
 static void start_one(const struct eg_test_bus *b, pid_t *slot, unsigned number, uint64_t cycle) {
@@ -137,6 +141,12 @@ static void everything_is_as_it_was(void **state) {
     assert_int_equal(eg_bus_stop(b), 0);
 }
 
+static void a_crowd_leaves_nothing(void **state) {
+    struct eg_test_bus *b = *state;
+    soak_crowd(b, members, processes, (unsigned)cycles);
+    assert_int_equal(eg_bus_stop(b), 0);
+}
+
 static int set_up(void **state) {
     eg_setup_bus_stopped(state);
     eg_bus_start(*state, "--log.level=warning", "--connections.max.per.uid=4096",
@@ -149,6 +159,8 @@ int main(int argc, char **argv) {
                                             {"seed", required_argument, NULL, 's'},
                                             {"jobs", required_argument, NULL, 'j'},
                                             {"print", no_argument, NULL, 'p'},
+                                            {"members", required_argument, NULL, 'm'},
+                                            {"processes", required_argument, NULL, 'P'},
                                             {NULL, 0, NULL, 0}};
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(everything_is_as_it_was, set_up, eg_teardown_bus)};
@@ -166,6 +178,12 @@ int main(int argc, char **argv) {
         case 'p':
             print = true;
             break;
+        case 'm':
+            members = (unsigned)strtoul(optarg, NULL, 0);
+            break;
+        case 'P':
+            processes = (unsigned)strtoul(optarg, NULL, 0);
+            break;
         default:
             return 2;
         }
@@ -175,5 +193,9 @@ int main(int argc, char **argv) {
                 JOBS_MAX);
         return 2;
     }
+    const struct CMUnitTest crowd[] = {
+        cmocka_unit_test_setup_teardown(a_crowd_leaves_nothing, set_up, eg_teardown_bus)};
+    if (members > 0)
+        return cmocka_run_group_tests_name("soak/crowd", crowd, NULL, NULL);
     return cmocka_run_group_tests_name("soak", tests, NULL, NULL);
 }

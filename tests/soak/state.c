@@ -28,6 +28,8 @@
 #define MAPPINGS_SLACK 12
 /* LMDB takes pages from its list of free ones; how long that is depends on what met what. */
 #define FILE_SLACK (16 * 4096)
+/* The members' file is as large as its largest transaction made it: of as many members as came together. */
+#define MEMBERS_SLACK (64 * 4096)
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 #define OWN_ALLOCATOR 0 /* the sanitizer's keeps what is freed, on purpose */
@@ -140,7 +142,10 @@ static void count_files(struct soak_state *s, const char *path, const char *log)
         if (S_ISDIR(st.st_mode))
             count_files(s, below, log);
         else
-            add(s, st.st_size, strcmp(entry->d_name, "data.mdb") == 0 ? FILE_SLACK : 0,
+            add(s, st.st_size,
+                strcmp(entry->d_name, "data.mdb") == 0    ? FILE_SLACK
+                : strstr(entry->d_name, ".1.mdb") != NULL ? MEMBERS_SLACK
+                                                          : 0,
                 "bytes of %s", entry->d_name);
     }
     closedir(d);

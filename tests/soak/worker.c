@@ -10,7 +10,7 @@
 #include <unistd.h>
 
 #include "eagre/admin.h"
-#include "eagre/consumer.h"
+#include "eagre/group.h"
 #include "eagre/producer.h"
 #include "sys/rand.h"
 
@@ -135,8 +135,40 @@ static void sleep_on(void) {
         must(eagre_consumer_poll(c, &r, 1, 1000, &n), "poll");
 }
 
+/* Of a group for a moment, with others of this soak; a static one's partitions wait for it, but not for long. */
+static void be_a_member(void) {
+    static const char *const groups[] = {"soak-0", "soak-1"};
+    static const char *const strategies[] = {"range", "cooperative-sticky"};
+    const char *const topics[] = {SOAK_TOPIC};
+    eagre_consumer_options_t o = EAGRE_CONSUMER_OPTIONS_INIT;
+    eagre_consumer_t *c;
+    eagre_record_t r[16];
+    uint32_t group = draw(2);
+    size_t n;
+    o.auto_offset_reset = EAGRE_RESET_EARLIEST;
+    o.group_id = groups[group];
+    o.group_instance_id = draw(4) == 0 ? own_topic : NULL;
+    o.session_timeout_ms = 20;
+    o.partition_assignment_strategy = strategies[group];
+    o.enable_auto_commit = draw(2) == 0;
+    must(eagre_consumer_open(e, &o, &c), "member");
+    must(eagre_consumer_subscribe(c, topics, 1), "subscribe");
+    for (uint32_t i = draw(6); i > 0; i--) {
+        int rc = eagre_consumer_poll(c, r, 1 + draw(16), (int32_t)draw(2), &n);
+        if (rc == EAGRE_E_FENCED)
+            break; /* the next one of this slot is there already: it does not look whether we are gone */
+        must(rc, "poll as a member");
+        if (draw(4) == 0)
+            must(eagre_consumer_commit_async(c, NULL, 0), "commit as a member");
+    }
+    if (draw(4) == 0)
+        raise(SIGKILL);
+    eagre_consumer_close(c);
+}
+
 static void create_and_delete(void) {
-    const eagre_setting_t settings[] = {{"storage", "memory"}, {"segment.bytes", "64K"}, {"partitions", "2"}};
+    const eagre_setting_t settings[] = {
+        {"storage", "memory"}, {"segment.bytes", "64K"}, {"partitions", "2"}};
     const eagre_setting_t more[] = {{"partitions", "3"}};
     int rc = eagre_topic_create(e, own_topic, settings, 3);
     if (rc != EAGRE_E_TOPIC_EXISTS) /* of one that died */
@@ -169,9 +201,10 @@ static void knock(void) {
 /* ---- one life ---------------------------------------------------------------------------------------- */
 
 void soak_worker(const char *socket_path, unsigned slot, uint64_t seed) {
-    static void (*const jobs[])(void) = {produce,    produce, produce_batches,  hold_claims,
-                                         consume,    consume, sleep_on,         produce_alone,
-                                         do_nothing, knock,   create_and_delete};
+    static void (*const jobs[])(void) = {produce,    produce, produce_batches,   hold_claims,
+                                         consume,    consume, sleep_on,          produce_alone,
+                                         do_nothing, knock,   create_and_delete, be_a_member,
+                                         be_a_member};
     const size_t count = sizeof(jobs) / sizeof(jobs[0]);
     state = seed;
     address = socket_path;

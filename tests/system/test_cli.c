@@ -15,39 +15,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "harness.h"
-
-/* Run with expectations: exit status, stdout, a part of stderr. NULL: whatever. */
-static void expect(const struct eg_test_bus *b, int status, const char *out, const char *err,
-                   const char *input, const char *const *argv) {
-    struct eg_run r;
-    eg_run(&r, b, input, argv);
-    if (r.status != status || (out != NULL && strcmp(r.out, out) != 0) ||
-        (err != NULL && (err[0] == '\0' ? r.err[0] != '\0' : strstr(r.err, err) == NULL)))
-        fail_msg("%s %s %s: exit status %d, stdout:\n%s\nstderr:\n%s\nexpected %d:\n%s\n%s",
-                 argv[0], argv[1], argv[1] != NULL && argv[2] != NULL ? argv[2] : "", r.status,
-                 r.out, r.err, status, out != NULL ? out : "(any)", err != NULL ? err : "(any)");
-    eg_run_free(&r);
-}
-
-#define EXPECT(status, out, err, input, ...)                                                       \
-    expect(b, (status), (out), (err), (input), (const char *const[]){"eagre", __VA_ARGS__, NULL})
-/* It works, prints just that, and has nothing to complain about. */
-#define PRINTS(out, ...) EXPECT(0, (out), "", NULL, __VA_ARGS__)
-#define FEED(input, ...) EXPECT(0, "", "", (input), __VA_ARGS__)
-#define FAILS(status, err, ...) EXPECT((status), NULL, (err), NULL, __VA_ARGS__)
+#include "harness_cli.h"
 
 #define SMALL "-c", "segment.bytes=64K", "-c", "storage=memory"
-
-static char *output_of(const struct eg_test_bus *b, const char *const *argv) {
-    struct eg_run r;
-    eg_run(&r, b, NULL, argv);
-    assert_int_equal(r.status, 0);
-    free(r.err);
-    return r.out;
-}
-
-#define OUTPUT(...) output_of(b, (const char *const[]){"eagre", __VA_ARGS__, NULL})
 
 /* ---- usage and exit codes -------------------------------------------------------------------------------- */
 
@@ -355,23 +325,9 @@ static void the_first_refusal_ends_it_and_is_told(void **state) {
     free(text);
 }
 
-/* What runs beside the test names the socket on its command line, for the harness to find it by. */
-
 /* ---- live --------------------------------------------------------------------------------------------------------- */
 
-static void read_text(int fd, const char *expected) {
-    char got[256] = "";
-    size_t n = 0;
-    while (n < strlen(expected)) {
-        struct pollfd p = {.fd = fd, .events = POLLIN};
-        assert_int_equal(poll(&p, 1, EG_TEST_LIMIT_MS), 1);
-        ssize_t r = read(fd, got + n, sizeof(got) - 1 - n);
-        assert_true(r > 0);
-        n += (size_t)r;
-        got[n] = '\0';
-    }
-    assert_string_equal(got, expected);
-}
+/* What runs beside the test names the socket on its command line, for the harness to find it by. */
 
 /* Through two pipes: a line is sent when it is there, and printed when it was sent, though neither the
  * producer's input nor the consumer's reading has ended. */
@@ -388,7 +344,7 @@ static void a_line_is_not_held_back(void **state) {
         char line[16];
         int n = snprintf(line, sizeof(line), "line %d\n", i);
         assert_int_equal(write(in[1], line, (size_t)n), n);
-        read_text(out[0], line);
+        eg_cli_read(out[0], line);
     }
     close(in[1]);
     assert_int_equal(eg_wait_exit(producer), 0);
@@ -405,7 +361,7 @@ static void sigterm_ends_a_consumer(void **state) {
     assert_int_equal(pipe2(out, O_CLOEXEC), 0);
     pid_t consumer = EG_SPAWN(b, -1, out[1], 2, "eagre", "consume", "--socket", b->socket, "t");
     close(out[1]);
-    read_text(out[0], "x\n");
+    eg_cli_read(out[0], "x\n");
     kill(consumer, SIGTERM);
     assert_int_equal(eg_wait_exit(consumer), 143);
     close(out[0]);
@@ -457,11 +413,11 @@ static void a_consumer_outlives_its_daemon(void **state) {
     assert_int_equal(pipe2(out, O_CLOEXEC), 0);
     pid_t consumer = EG_SPAWN(b, -1, out[1], 2, "eagre", "consume", "--socket", b->socket, "t");
     close(out[1]);
-    read_text(out[0], "1\n");
+    eg_cli_read(out[0], "1\n");
     eg_bus_kill(b);
     eg_bus_start(b, NULL);
     FEED("2\n", "produce", "t");
-    read_text(out[0], "2\n");
+    eg_cli_read(out[0], "2\n");
     kill(consumer, SIGINT);
     assert_int_equal(eg_wait_exit(consumer), 130);
     close(out[0]);
@@ -475,7 +431,7 @@ static void a_deleted_topic_ends_its_consumer(void **state) {
     assert_int_equal(pipe2(out, O_CLOEXEC), 0);
     pid_t consumer = EG_SPAWN(b, -1, out[1], -1, "eagre", "consume", "--socket", b->socket, "t");
     close(out[1]);
-    read_text(out[0], "1\n");
+    eg_cli_read(out[0], "1\n");
     PRINTS("", "topic", "delete", "t");
     assert_int_equal(eg_wait_exit(consumer), 4);
     close(out[0]);

@@ -50,7 +50,8 @@ static void alter(struct torture_client *k, uint32_t number) {
 
 /* A topic of its own: deleted under its producer. */
 static void scratch(struct torture_client *k) {
-    static const eagre_setting_t small[] = {{"storage", "memory"}, {"segment.bytes", "64K"}, {"partitions", "2"}};
+    static const eagre_setting_t small[] = {
+        {"storage", "memory"}, {"segment.bytes", "64K"}, {"partitions", "2"}};
     char name[32];
     eagre_producer_t *p = NULL;
     (void)snprintf(name, sizeof(name), "scratch%u", torture_pick(k, 3));

@@ -54,7 +54,7 @@ bool torture_ok(int rc, const char *call) {
 }
 
 void torture_client_main(int argc, char **argv) {
-    static const char *const roles[] = {"producer", "consumer", "admin"};
+    static const char *const roles[] = {"producer", "consumer", "admin", "member"};
     struct torture_client k = {0};
     char path[512];
     if (argc < 7 || strcmp(argv[1], TORTURE_CLIENT) != 0)
@@ -76,12 +76,14 @@ void torture_client_main(int argc, char **argv) {
     if (eg_fault_configure(argv[6]) != EAGRE_OK)
         torture_complain("%s", eagre_error_detail());
     while (!torture_ok(eagre_open(NULL, &k.e), "eagre_open"))
-        if (torture_phase(&k) != TORTURE_RUN && role != TORTURE_CONSUMER)
+        if (torture_phase(&k) != TORTURE_RUN && role != TORTURE_CONSUMER && role != TORTURE_MEMBER)
             _exit(0);
     if (role == TORTURE_PRODUCER)
         torture_produce(&k);
     else if (role == TORTURE_CONSUMER)
         torture_consume(&k);
+    else if (role == TORTURE_MEMBER)
+        torture_be_member(&k);
     else
         torture_administer(&k);
     history_close(&k.log);

@@ -6,7 +6,7 @@
 #include "history/history.h"
 #include "torture/control.h"
 
-enum torture_role { TORTURE_PRODUCER, TORTURE_CONSUMER, TORTURE_ADMIN };
+enum torture_role { TORTURE_PRODUCER, TORTURE_CONSUMER, TORTURE_ADMIN, TORTURE_MEMBER };
 
 /* First argument of a client's command line; --client ROLE INDEX DIR SEED FAULT. */
 #define TORTURE_CLIENT "--client"
@@ -25,6 +25,7 @@ struct torture_client {
 void torture_produce(struct torture_client *k);
 void torture_consume(struct torture_client *k);
 void torture_administer(struct torture_client *k);
+void torture_be_member(struct torture_client *k);
 
 /* 0 .. n - 1. */
 uint32_t torture_pick(struct torture_client *k, uint32_t n);

@@ -1,7 +1,8 @@
 /*
  * eg-torture - rounds of torture, one seed each, until the time is over or one fails.
  *
- *     eg-torture [--minutes N | --seconds N | --rounds N] [--seed S] [--keep-dir DIR] [--quiet]
+ *     eg-torture [--minutes N | --seconds N | --rounds N] [--seed S] [--keep-dir DIR]
+ *                [--groups 1]
  *
  * A round's seed tells what it does; the seed of round n is S + n. Processes race, so a seed repeats what is
  * done, not each interleaving.
@@ -19,11 +20,13 @@ struct options {
     int64_t limit_ms; /* 0: none */
     uint64_t rounds;  /* 0: no limit */
     const char *keep_dir;
+    bool groups; /* in each round */
 };
 
 static _Noreturn void usage(void) {
     (void)fputs(
-        "usage: eg-torture [--minutes N | --seconds N | --rounds N] [--seed S] [--keep-dir DIR]\n",
+        "usage: eg-torture [--minutes N | --seconds N | --rounds N] [--seed S] [--keep-dir DIR] "
+        "[--groups 1]\n",
         stderr);
     exit(2);
 }
@@ -47,6 +50,8 @@ static void parse(int argc, char **argv, struct options *o) {
             o->seed = n;
         else if (strcmp(argv[i], "--keep-dir") == 0)
             o->keep_dir = argv[i + 1];
+        else if (strcmp(argv[i], "--groups") == 0)
+            o->groups = n != 0;
         else
             usage();
     }
@@ -85,7 +90,7 @@ int main(int argc, char **argv) {
     for (; (o.rounds == 0 || rounds < o.rounds) &&
            (o.limit_ms == 0 || rounds == 0 || history_now() / 1000000 - begin < o.limit_ms);
          rounds++) {
-        torture_plan_random(&plan, o.seed + rounds);
+        torture_plan_random(&plan, o.seed + rounds, o.groups);
         plan.keep_dir = o.keep_dir;
         torture_plan_print(stdout, &plan);
         bool good = torture_run(&plan, &result);
@@ -93,10 +98,10 @@ int main(int argc, char **argv) {
                      result.stops, result.daemons, result.keepers);
         history_print(stdout, &result.history);
         if (!good) {
-            (void)printf("FAILED: seed %" PRIu64
-                         ": %s\nto repeat: eg-torture --rounds 1 --seed %" PRIu64
-                         " (a race: several times, perhaps)\n",
-                         o.seed + rounds, result.failure, o.seed + rounds);
+            (void)printf(
+                "FAILED: seed %" PRIu64 ": %s\nto repeat: eg-torture --rounds 1 --seed %" PRIu64
+                "%s (a race: several times, perhaps)\n",
+                o.seed + rounds, result.failure, o.seed + rounds, o.groups ? " --groups 1" : "");
             return 1;
         }
         for (size_t i = 0; i < TORTURE_POINTS; i++) {

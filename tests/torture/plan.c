@@ -23,7 +23,35 @@ void torture_plan_topic(struct torture_plan *plan, uint32_t topic, uint32_t segm
     }
 }
 
-void torture_plan_random(struct torture_plan *plan, uint64_t seed) {
+void torture_plan_groups(struct torture_plan *plan, uint32_t groups, uint32_t members,
+                         uint32_t poll_ms) {
+    static const char *const strategies[] = {"range", "roundrobin", "cooperative-sticky", "numa"};
+    struct torture_control *s = &plan->control;
+    uint64_t random = plan->seed;
+    plan->no_gaps = true;
+    s->groups = groups;
+    s->members = members;
+    s->poll_ms = poll_ms;
+    s->records_max = 5000;
+    s->rejoins = eg_rand_next(&random) % 4 == 0;
+    for (uint32_t i = 0; i < TORTURE_GROUPS; i++) {
+        struct torture_group *g = &s->group[i];
+        const char *strategy = strategies[eg_rand_next(&random) % 4];
+        (void)snprintf(g->strategy, sizeof(g->strategy), "%s", strategy);
+        g->mixed = eg_rand_next(&random) % 3 == 0;
+        g->share = i == 1;
+    }
+    for (uint32_t i = 0; i < TORTURE_TOPICS; i++) {
+        struct torture_topic *t = &s->topic[i];
+        t->disk = eg_rand_next(&random) % 2 == 0;
+        t->segment_bytes = t->disk ? 64 << 10 : 1 << 20;
+        t->slots = t->disk ? 4 : 8;
+        t->window = 0;
+        t->value_max = 400;
+    }
+}
+
+void torture_plan_random(struct torture_plan *plan, uint64_t seed, bool with_groups) {
     uint64_t random = seed;
     *plan =
         (struct torture_plan){.seed = seed, .run_ms = 1500, .stop_ms = 200, .actions = TORTURE_ALL};
@@ -44,6 +72,10 @@ void torture_plan_random(struct torture_plan *plan, uint64_t seed) {
         static const uint32_t slots[] = {3, 3, 4, 8};
         torture_plan_topic(plan, i, sizes[PICK(5)], slots[PICK(4)], PICK(4) == 0);
     }
+    uint32_t groups =
+        with_groups ? 2 + PICK(2) : PICK(4); /* 2 or 3; half of the rounds have none */
+    if (groups > 1)
+        torture_plan_groups(plan, groups, groups * (2 + PICK(3)), PICK(3) == 0 ? 0 : 150);
     /* Often less, so that what is left is seen alone. */
     if (PICK(2) == 0)
         plan->actions &= (uint32_t)eg_rand_next(&random);
@@ -62,6 +94,11 @@ void torture_plan_print(FILE *out, const struct torture_plan *plan) {
     for (uint32_t i = 0; i < s->topics; i++)
         (void)fprintf(out, " %ux%uK%s", s->topic[i].slots, s->topic[i].segment_bytes >> 10,
                       s->topic[i].single ? "s" : "");
+    if (s->groups > 0)
+        (void)fprintf(out, "; %u groups of %u members, %u ms", s->groups, s->members, s->poll_ms);
+    for (uint32_t i = 0; i < s->groups; i++)
+        (void)fprintf(out, " %s%s", s->group[i].share ? "share" : s->group[i].strategy,
+                      s->group[i].mixed ? "+" : "");
     (void)fputs(";", out);
     for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
         if (plan->actions & 1u << i)

@@ -25,6 +25,10 @@
 
 #define END_MS 60000 /* so long may it take until all is quiet */
 
+#define TEXT_OF(n) #n
+#define TEXT(n) TEXT_OF(n)
+#define LOCK "--group.share.record.lock.duration.ms=" TEXT(TORTURE_LOCK_MS)
+
 /* A process of ours. */
 struct process {
     pid_t pid; /* 0: none runs */
@@ -44,7 +48,7 @@ static struct {
     struct eg_test_bus bus;
     char dir[96]; /* history and control page */
     uint64_t random;
-    struct process clients[2 * TORTURE_CLIENTS + 1];
+    struct process clients[2 * TORTURE_CLIENTS + 1 + TORTURE_MEMBERS];
     uint32_t client_count;
     struct process daemon;
     int daemon_ready;   /* pipe; -1: it is */
@@ -126,8 +130,9 @@ static void start_daemon(struct torture_arm *arm) {
         fail_msg("%s: %s", r.bus.log, strerror(errno));
     fault_text(arm, fault, sizeof(fault));
     setenv("EAGRE_FAULT", fault, 1);
-    pid_t pid = EG_SPAWN(&r.bus, -1, ends[1], log, "eagred", "--dir", r.bus.data, "--socket",
-                         r.bus.socket, "--keeper=process", "--ready-fd=1");
+    pid_t pid =
+        EG_SPAWN(&r.bus, -1, ends[1], log, "eagred", "--dir", r.bus.data, "--socket", r.bus.socket,
+                 "--keeper=process", "--ready-fd=1", r.control->group[1].share ? LOCK : NULL);
     unsetenv("EAGRE_FAULT");
     close(log);
     close(ends[1]);
@@ -160,8 +165,12 @@ static void fired(struct process *p) {
     p->arm = NULL;
 }
 
+static bool is_reader(const struct process *p) {
+    return p->role == TORTURE_CONSUMER || p->role == TORTURE_MEMBER;
+}
+
 static const char *what(const struct process *p) {
-    static const char *const names[] = {"producer", "consumer", "administrator"};
+    static const char *const names[] = {"producer", "consumer", "administrator", "member"};
     return p == &r.daemon ? "daemon" : names[p->role];
 }
 
@@ -290,8 +299,7 @@ static void act(void) {
     switch (pick(40)) {
     case 0:
     case 1:
-        if (actions &
-            (p->role == TORTURE_CONSUMER ? TORTURE_KILL_CONSUMERS : TORTURE_KILL_PRODUCERS))
+        if (actions & (is_reader(p) ? TORTURE_KILL_CONSUMERS : TORTURE_KILL_PRODUCERS))
             kill_it(p);
         break;
     case 2:
@@ -316,6 +324,14 @@ static void act(void) {
     case 7:
         if ((actions & TORTURE_KILL_KEEPER) && pick(4) == 0)
             kill_keeper();
+        break;
+    case 8:
+    case 9: /* so long that it is put out of its group */
+        if ((actions & TORTURE_STOP_CLIENTS) && r.control->poll_ms != 0 &&
+            p->role == TORTURE_MEMBER && p->pid != 0 && !p->stopped) {
+            stop_it(p);
+            p->go_on_at = now_ms() + r.control->poll_ms + pick(2 * r.control->poll_ms);
+        }
         break;
     default:
         break;
@@ -368,7 +384,7 @@ static void begin(void) {
         return;
     }
     for (uint32_t i = 0; i < r.plan->topics_at_start; i++) {
-        uint32_t partitions = 1 + pick(3);
+        uint32_t partitions = r.control->groups > 0 ? 2 + pick(5) : 1 + pick(3);
         if (torture_create(e, &r.control->topic[i], i, partitions) != EAGRE_OK)
             failed("eagre_topic_create: %s", eagre_error_detail());
         eg_store_release(&r.control->topic[i].partitions, partitions);
@@ -376,6 +392,7 @@ static void begin(void) {
     eagre_close(e);
     add_clients(TORTURE_PRODUCER, r.control->producers);
     add_clients(TORTURE_CONSUMER, r.control->consumers);
+    add_clients(TORTURE_MEMBER, r.control->members);
     add_clients(TORTURE_ADMIN, r.plan->actions & TORTURE_ADMINISTER ? 1 : 0);
     for (uint32_t i = 0; i < r.client_count; i++)
         start_client(&r.clients[i]);
@@ -388,6 +405,10 @@ static int64_t progress(void) {
         for (uint32_t c = 0; c < TORTURE_CLIENTS; c++)
             for (uint32_t i = 0; i < TORTURE_PARTITIONS; i++)
                 sum += eg_load_relaxed(&r.control->topic[t].position[c][i]);
+    for (uint32_t t = 0; t < TORTURE_TOPICS; t++)
+        for (uint32_t g = 0; g < TORTURE_GROUPS; g++)
+            for (uint32_t i = 0; i < TORTURE_PARTITIONS; i++)
+                sum += eg_load_relaxed(&r.control->topic[t].delivered[g][i]);
     return sum;
 }
 
@@ -406,7 +427,7 @@ static void work(void) {
 
 static bool have_ended(bool consumers) {
     for (uint32_t i = 0; i < r.client_count; i++)
-        if (consumers == (r.clients[i].role == TORTURE_CONSUMER) &&
+        if (consumers == is_reader(&r.clients[i]) &&
             (r.clients[i].pid != 0 || (consumers && !r.clients[i].ended)))
             return false;
     return true;
@@ -428,7 +449,7 @@ static void settle(void) {
     }
     eg_store_release(&r.control->phase, TORTURE_DRAIN);
     for (uint32_t i = 0; i < r.client_count; i++)
-        if (r.clients[i].role != TORTURE_CONSUMER)
+        if (!is_reader(&r.clients[i]))
             r.clients[i].start_at = 0;
     if (!until(consumers_have_ended, true))
         failed("consumers do not come to the end, or daemon and keeper not to rest");
@@ -511,8 +532,10 @@ static void end(void) {
 static void check(void) {
     static const char *const complaints[] = {"AddressSanitizer", "ThreadSanitizer",
                                              "runtime error:", "torture: "};
-    struct history_options options = {
-        .no_gaps = r.plan->no_gaps, .need_complete = true, .out = stderr};
+    struct history_options options = {.no_gaps = r.plan->no_gaps,
+                                      .need_complete = true,
+                                      .share_lock_ms = TORTURE_LOCK_MS,
+                                      .out = stderr};
     int rc = history_check(r.dir, &options, &r.result->history);
     if (rc < 0)
         failed("%s: %s", r.dir, strerror(errno));

@@ -13,7 +13,7 @@
 /* What is done at random during a round. */
 enum {
     TORTURE_KILL_PRODUCERS = 1,
-    TORTURE_KILL_CONSUMERS = 2,
+    TORTURE_KILL_CONSUMERS = 2, /* and members */
     TORTURE_STOP_CLIENTS = 4, /* SIGSTOP for a while */
     TORTURE_KILL_DAEMON = 8,  /* also while it recovers */
     TORTURE_STOP_DAEMON = 16,
@@ -59,8 +59,11 @@ struct torture_result {
     uint32_t fired[TORTURE_POINTS];          /* faults that acted, anywhere */
 };
 
-/* An arrangement for this seed. */
-void torture_plan_random(struct torture_plan *plan, uint64_t seed);
+/* An arrangement for this seed. groups: it has groups in any case. */
+void torture_plan_random(struct torture_plan *plan, uint64_t seed, bool groups);
+/* Give it groups: topics of which nothing is trimmed, for who begins again where was committed last. */
+void torture_plan_groups(struct torture_plan *plan, uint32_t groups, uint32_t members,
+                         uint32_t poll_ms);
 /* Make a topic small: tiny segments, a window if the plan has no gaps. */
 void torture_plan_topic(struct torture_plan *plan, uint32_t topic, uint32_t segment_bytes,
                         uint32_t slots, bool single);

@@ -24,6 +24,7 @@
 
 #include <cmocka.h>
 
+#include "layout/group.h"
 #include "layout/layout.h"
 #include "proto/codec.h"
 #include "sys/atomic.h"
@@ -32,10 +33,11 @@
 #include "sys/shm.h"
 
 #define FAKE_CONNS 8
-#define FAKE_TYPES 32
+#define FAKE_TYPES 48
 #define FAKE_SLOTS 3u
 #define FAKE_SEGMENT (UINT64_C(64) << 10)
 #define FAKE_TOPIC_UID 77u
+#define FAKE_MEMBER UINT64_C(4321)
 
 /* What to do with the next request of a type, once. */
 enum fake_act {
@@ -51,6 +53,9 @@ enum fake_act {
     FAKE_SWAP_FDS, /* in reverse order */
     FAKE_STALL,    /* do nothing at all, as if stopped, until fake_go_on; then answer */
     FAKE_DIE_LATE, /* as FAKE_STALL, but then close the connection */
+    FAKE_FENCE,    /* EAGRE_E_FENCED, "no member" */
+    FAKE_BEYOND,   /* EAGRE_E_OFFSET_OUT_OF_RANGE, "no such offset" */
+    FAKE_FORGET,   /* EAGRE_E_PERMISSION, and close the connection at the next one of that type */
 };
 
 struct fake {
@@ -76,6 +81,21 @@ struct fake {
     char first_setting[64];
     _Atomic uint32_t partition_asked; /* of the last TRIM */
     _Atomic int64_t before_asked;
+
+    /* A group: partitions of "t" are this member's, as bits; the page says which version that is. */
+    _Atomic uint32_t given;
+    _Atomic int64_t committed;     /* of each */
+    _Atomic uint8_t offset_flags;  /* likewise */
+    _Atomic uint32_t parts_a_page; /* of GROUP_SYNC; 0: all */
+    _Atomic int attach_members;    /* that the last ATTACH named; -1: it said nothing */
+    _Atomic uint32_t applied;      /* that the last GROUP_SYNC said */
+    _Atomic int leave_how;         /* of the last GROUP_LEAVE */
+    _Atomic bool never_stores;     /* GROUP_COMMIT does not reach the database */
+    _Atomic bool parts_lost;       /* GROUP_SUBSCRIBE: of the next part that is not the first, no first one is known */
+    _Atomic uint32_t wished;       /* names that it has said since its last first part */
+    char wish[EG_TOPIC_NAME_MAX + 1]; /* the last one */
+    int member;
+    struct eg_member_page *member_map;
 
     int bus, bells, page, status, ring, waiters, event, buffers[FAKE_SLOTS];
     struct eg_bus *bus_map;
@@ -142,6 +162,12 @@ static void fake_new_memory(struct fake *f, uint64_t instance_id) {
     f->event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     for (size_t i = 0; i < FAKE_SLOTS; i++)
         f->buffers[i] = fake_memfd("buffer", FAKE_SEGMENT);
+    f->member = fake_memfd("member", sizeof(struct eg_member_page));
+    f->member_map = fake_map(f->member, sizeof(struct eg_member_page));
+    eg_magic_init(&f->member_map->magic);
+    f->member_map->member = FAKE_MEMBER;
+    eg_store_relaxed(&f->member_map->state, EG_MEMBER_IN);
+    eg_magic_publish(&f->member_map->magic, EG_MAGIC_MEMBER);
 }
 
 static inline void fake_drop_memory(struct fake *f) {
@@ -152,6 +178,8 @@ static inline void fake_drop_memory(struct fake *f) {
     close(f->bus), close(f->bells), close(f->page), close(f->status), close(f->ring),
         close(f->waiters);
     close(f->event);
+    eg_unmap(f->member_map, sizeof(struct eg_member_page));
+    close(f->member);
     for (size_t i = 0; i < FAKE_SLOTS; i++)
         close(f->buffers[i]);
 }
@@ -240,6 +268,51 @@ static void fake_partitions(struct eg_dec *in, struct fake_reply *r) {
     eg_enc_u8(&r->out, from == 0 ? EG_DISK_OK : EG_DISK_ERROR);
 }
 
+static void fake_sync(struct fake *f, struct eg_dec *in, struct fake_reply *r) {
+    eg_dec_u64(in);
+    f->applied = eg_dec_u32(in);
+    uint32_t skip = eg_dec_u32(in), listed = 0;
+    uint32_t most = f->parts_a_page != 0 ? f->parts_a_page : 32;
+    uint32_t version = eg_load_relaxed(&f->member_map->version);
+    eg_enc_u32(&r->out, version);
+    eg_enc_u32(&r->out, version); /* generation */
+    size_t more_at = r->out.used;
+    eg_enc_u8(&r->out, 0);
+    eg_enc_u16(&r->out, 1);
+    eg_enc_u32(&r->out, f->topic_uid);
+    eg_enc_str(&r->out, "t");
+    size_t count_at = r->out.used;
+    eg_enc_u16(&r->out, 0);
+    for (uint32_t p = 0, i = 0; p < 32; p++) {
+        if ((f->given >> p & 1) == 0 || i++ < skip)
+            continue;
+        if (listed == most) {
+            eg_enc_patch_u8(&r->out, more_at, 1);
+            break;
+        }
+        eg_enc_u32(&r->out, p);
+        eg_enc_u32(&r->out, 10 + p); /* cell */
+        eg_enc_i64(&r->out, f->committed);
+        eg_enc_u8(&r->out, f->offset_flags);
+        listed++;
+    }
+    eg_enc_patch_u16(&r->out, count_at, (uint16_t)listed);
+}
+
+static int fake_subscribe(struct fake *f, struct eg_dec *in) {
+    eg_dec_u64(in);
+    bool first = (eg_dec_u8(in) & 1) != 0;
+    if (!first && f->parts_lost) {
+        f->parts_lost = false;
+        return eg_error_set(EAGRE_E_STATE, "no first part");
+    }
+    uint16_t n = eg_dec_u16(in);
+    f->wished = n + (first ? 0 : f->wished);
+    for (uint16_t i = 0; i < n; i++)
+        eg_dec_str(in, f->wish, sizeof(f->wish));
+    return EAGRE_OK;
+}
+
 static int fake_handle(struct fake *f, const struct eg_msg_header *h, struct eg_dec *in,
                        struct fake_reply *r) {
     switch (h->type) {
@@ -260,6 +333,7 @@ static int fake_handle(struct fake *f, const struct eg_msg_header *h, struct eg_
             f->attach_held += eg_dec_u16(in);
             f->attach_held += 100 * eg_dec_u16(in);
         }
+        f->attach_members = f->attach_owner == 0 ? -1 : eg_dec_u16(in);
         eg_enc_u32(&r->out, 5);
         eg_enc_u64(&r->out, 0xc00c1e);
         fake_fd(r, f->page, true);
@@ -271,6 +345,26 @@ static int fake_handle(struct fake *f, const struct eg_msg_header *h, struct eg_
         return fake_buffers(f, in, r);
     case EG_MSG_BELL:
         eg_enc_u32(&r->out, 9);
+        return EAGRE_OK;
+    case EG_MSG_GROUP_JOIN:
+        eg_enc_u64(&r->out, FAKE_MEMBER);
+        eg_enc_u16(&r->out, 3);
+        eg_enc_u32(&r->out, 8);
+        fake_fd(r, f->member, true);
+        return EAGRE_OK;
+    case EG_MSG_GROUP_SUBSCRIBE:
+        return fake_subscribe(f, in);
+    case EG_MSG_GROUP_SYNC:
+        fake_sync(f, in, r);
+        return EAGRE_OK;
+    case EG_MSG_GROUP_LEAVE:
+        eg_dec_u64(in);
+        f->leave_how = eg_dec_u8(in);
+        return EAGRE_OK;
+    case EG_MSG_GROUP_COMMIT:
+        eg_dec_u64(in);
+        if (!f->never_stores)
+            eg_store_release(&f->member_map->stored, eg_dec_u64(in));
         return EAGRE_OK;
     case EG_MSG_TOPIC_CREATE: {
         char name[256];
@@ -324,15 +418,18 @@ static bool fake_serve(struct fake *f, int conn) {
     if (n <= 0 || eg_dec_begin(&d, in, (size_t)n, &h) != EAGRE_OK || h.type >= FAKE_TYPES)
         return false;
     int act = f->act[h.type];
-    f->act[h.type] = FAKE_ANSWER;
+    f->act[h.type] = act == FAKE_FORGET ? FAKE_CLOSE : FAKE_ANSWER;
     if (act == FAKE_STALL || act == FAKE_DIE_LATE) {
         sem_post(&f->stalled);
         while (sem_wait(&f->go_on) != 0) {}
         act = act == FAKE_STALL ? FAKE_ANSWER : FAKE_CLOSE;
     }
     eg_enc_begin(&r.out, out, sizeof(out), h.type | EG_MSG_REPLY, h.id, 0);
-    int rc =
-        act == FAKE_REFUSE ? eg_error_set(EAGRE_E_LIMIT, "no more") : fake_handle(f, &h, &d, &r);
+    int rc = act == FAKE_REFUSE   ? eg_error_set(EAGRE_E_LIMIT, "no more")
+             : act == FAKE_FENCE  ? eg_error_set(EAGRE_E_FENCED, "no member")
+             : act == FAKE_BEYOND ? eg_error_set(EAGRE_E_OFFSET_OUT_OF_RANGE, "no such offset")
+             : act == FAKE_FORGET ? eg_error_set(EAGRE_E_PERMISSION, "no such client")
+                                  : fake_handle(f, &h, &d, &r);
     f->seen[h.type]++;
     if (rc != EAGRE_OK) {
         eg_enc_begin(&r.out, out, sizeof(out), h.type | EG_MSG_REPLY, h.id, rc);

@@ -219,6 +219,24 @@ static void test_successor(void **state) {
     assert_no_fds_leaked();
 }
 
+/* It does not know us any more, and dies before it could take us up anew: the next one does. */
+static void test_forgotten(void **state) {
+    (void)state;
+    eagre_t *e = open_ok();
+    assert_int_equal(eg_client_attach(e), EAGRE_OK);
+    fake_stop(&fake);
+    fake_start(&fake);
+    fake.act[EG_MSG_ATTACH] = FAKE_FORGET;
+    assert_int_equal(check(e), EAGRE_OK);
+    assert_int_equal(fake.seen[EG_MSG_ATTACH], 4);
+    assert_int_equal(fake.attach_owner, 0);
+    assert_int_equal(e->owner, 5);
+    assert_int_equal(eg_client_attach(e), EAGRE_OK);
+    assert_int_equal(fake.seen[EG_MSG_ATTACH], 4);
+    eagre_close(e);
+    assert_no_fds_leaked();
+}
+
 /* A daemon with new memory: the same pointers now lead there. */
 static void test_other_instance(void **state) {
     (void)state;
@@ -363,6 +381,7 @@ int main(void) {
         EACH(test_attach_malformed),
         EACH(test_pin_cells),
         EACH(test_successor),
+        EACH(test_forgotten),
         EACH(test_other_instance),
         EACH(test_stopped_bus_is_noticed),
         EACH(test_requests_survive_a_restart),

@@ -55,7 +55,7 @@ static void reads(int64_t index, int64_t end, int status) {
     size_t n;
     int rc;
     assert_int_equal(seek(index), EAGRE_OK);
-    while ((rc = eg_cold_poll(&c, &m, "t", &offset, r, 4, &n)) == EAGRE_OK && n > 0)
+    while ((rc = eg_cold_poll(&c, &m, "t", NULL, &offset, r, 4, &n)) == EAGRE_OK && n > 0)
         for (size_t i = 0; i < n; i++, index++) {
             assert_int_equal(r[i].offset, file_id.base + index);
             assert_int_equal(r[i].timestamp_ns, 1000 + index);

@@ -213,7 +213,7 @@ static int poll_one(eagre_consumer_t *c, struct assigned *a, eagre_record_t *rec
         return rc;
     if (rc == EAGRE_E_WOULD_BLOCK || rc == EAGRE_E_NO_DAEMON || outdated(c))
         return missing(c, a, rc); /* closed for now, or its memory has not come: the session says when it is back */
-    if (rc == EAGRE_E_TOPIC_DELETED && a->cell != NULL)
+    if (rc == EAGRE_E_TOPIC_DELETED && (a->cell != NULL || a->how == EG_SHARED))
         return missing(c, a, rc); /* the daemon is about to take it away */
     if (rc != EAGRE_E_OFFSET_OUT_OF_RANGE || c->options.auto_offset_reset == EAGRE_RESET_NONE || a->how != EG_READ)
         return a->how == EG_NOWHERE ? rc : eg_assigned_error(a, rc);

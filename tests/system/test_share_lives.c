@@ -1,0 +1,94 @@
+/* Share groups over the lives of what they read: topics that go and grow, daemons that stop, offsets that are set. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+
+#include <cmocka.h>
+
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "harness_group.h"
+#include "sys/clock.h"
+
+#define LIMIT_NS (EG_TEST_LIMIT_MS * EG_NS_PER_MS)
+
+static eagre_consumer_options_t options(eagre_offset_reset_t reset) {
+    eagre_consumer_options_t o = EAGRE_CONSUMER_OPTIONS_INIT;
+    o.group_id = "q";
+    o.group_type = EAGRE_GROUP_SHARE;
+    o.auto_offset_reset = reset;
+    return o;
+}
+
+static void subscribe(struct member *m, eagre_offset_reset_t reset, const char *const *topics, size_t n) {
+    eagre_consumer_options_t o = options(reset);
+    *m = (struct member){0};
+    m_open(m, &o);
+    OK(eagre_consumer_subscribe(m->c, topics, n));
+}
+
+/* How many records of each partition come until there are as many as wanted, and none more. */
+static void get(struct member *m, const uint32_t *wanted, size_t parts) {
+    uint32_t got[8] = {0}, all = 0, due = 0;
+    for (size_t i = 0; i < parts; i++)
+        due += wanted[i];
+    int64_t until = eg_mono_ns() + LIMIT_NS;
+    for (size_t last = 1; (all < due || last > 0) && eg_mono_ns() < until;) {
+        eagre_record_t r[16];
+        OK(eagre_consumer_poll(m->c, r, 16, all < due ? 10 : 0, &last));
+        for (size_t i = 0; i < last; i++)
+            got[r[i].partition]++;
+        all += (uint32_t)last;
+    }
+    for (size_t i = 0; i < parts; i++)
+        assert_int_equal(got[i], wanted[i]);
+    size_t none;
+    OK(eagre_consumer_poll(m->c, &(eagre_record_t){0}, 1, 0, &none)); /* accepts the last ones */
+    assert_int_equal(none, 0);
+}
+
+static void put(const char *topic, int32_t partition, int n) {
+    eagre_producer_t *by;
+    OK(eagre_producer_open(e, topic, NULL, &by));
+    for (int i = 0; i < n; i++)
+        OK(eagre_produce(by, &(eagre_message_t){.value = "v", .value_len = 1, .partition = partition}, NULL, NULL));
+    eagre_producer_close(by);
+}
+
+static void make(const char *topic, const char *partitions) {
+    OK(eagre_topic_create(e, topic, &(eagre_setting_t){"partitions", partitions}, 1));
+}
+
+/* ---- topics ------------------------------------------------------------------------------------------------- */
+
+static void a_deleted_topic_goes_quietly(void **state) {
+    (void)state;
+    struct member m;
+    make("gone", "2");
+    subscribe(&m, EAGRE_RESET_EARLIEST, (const char *const[]){"four", "gone"}, 2);
+    m_settle((struct member *[]){&m}, (size_t[]){6}, 1);
+    put("gone", 1, 3);
+    m_poll(&m, 1000);
+    OK(eagre_topic_delete(e, "gone"));
+    m_settle((struct member *[]){&m}, (size_t[]){4}, 1); /* m_poll takes no error */
+    make("gone", "1");
+    m_settle((struct member *[]){&m}, (size_t[]){5}, 1);
+    put("gone", 0, 2);
+    put("four", 2, 2);
+    get(&m, (uint32_t[]){2, 0, 2, 0}, 4);
+    m_close(&m);
+}
+
+int main(int argc, char **argv) {
+#define TEST(f) cmocka_unit_test_setup_teardown(f, eg_setup_groups, eg_teardown_groups)
+    const struct CMUnitTest tests[] = {
+        TEST(a_deleted_topic_goes_quietly),
+    };
+    if (argc > 1)
+        cmocka_set_test_filter(argv[1]);
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -43,6 +43,13 @@ static struct eg_share_part *find(const struct eg_group *g, uint32_t topic_uid, 
     return s;
 }
 
+static struct eg_share_part **first_of(struct eg_group *g, uint32_t topic_uid) {
+    struct eg_share_part **at = &g->shares;
+    while (*at != NULL && (*at)->topic_uid != topic_uid)
+        at = &(*at)->next;
+    return at;
+}
+
 static void charge(struct eg_daemon *d, const struct eg_group *g, size_t bytes, bool more) {
     g->account->used[EG_QUOTA_MEMORY] += more ? bytes : -bytes;
     g->account->used[EG_QUOTA_BUFFERS] += more ? 1 : -1ull;
@@ -102,6 +109,24 @@ static int check_room(struct eg_daemon *d, const struct eg_group *g, size_t byte
     return rc;
 }
 
+/* How many partitions the topic had, as far as committed offsets say: a group reads all that there are. 0: it has never
+ * read it. */
+static uint32_t known_partitions(const struct eg_group *g, uint32_t topic_uid) {
+    uint32_t known = 0;
+    for (size_t i = 0; i < g->offset_count; i++) {
+        const struct eg_committed *o = &g->offsets[i];
+        if (o->topic_uid == topic_uid && o->offset >= 0)
+            known = o->partition + 1; /* they are sorted */
+    }
+    return known;
+}
+
+/* How many the topic had when the group began to read it. Memory may have gone since, and partitions have come. */
+static uint32_t begun_with(struct eg_group *g, const struct eg_topic *t) {
+    uint32_t known = *first_of(g, t->meta.uid) == NULL ? known_partitions(g, t->meta.uid) : 0;
+    return known > 0 ? known : t->partitions;
+}
+
 static int make(struct eg_daemon *d, struct eg_group *g, struct eg_partition *p, int64_t start) {
     char name[EG_KEEP_NAME_MAX + 1], label[EG_KEEP_NAME_MAX + 16];
     uint32_t window = EG_SHARE_WINDOW_MIN;
@@ -120,7 +145,7 @@ static int make(struct eg_daemon *d, struct eg_group *g, struct eg_partition *p,
     if (rc == EAGRE_OK)
         rc = eg_map(fd, 0, bytes, true, &cells);
     if (rc == EAGRE_OK)
-        ((struct eg_share_cells *)cells)->partitions = p->topic->partitions;
+        eg_store_relaxed(&((struct eg_share_cells *)cells)->partitions, begun_with(g, p->topic));
     if (rc == EAGRE_OK)
         eg_share_init(cells, window, g->uid, p->uid, start, d->config.share_lock_ms, d->config.share_delivery_limit);
     if (rc == EAGRE_OK)
@@ -212,13 +237,6 @@ void eg_shares_members_known(struct eg_daemon *d) {
         for (struct eg_share_part *s = k.g->shares; s != NULL; s = s->next)
             (void)eg_share_sweep_if(&s->share, is_no_member, &k);
     }
-}
-
-static struct eg_share_part **first_of(struct eg_group *g, uint32_t topic_uid) {
-    struct eg_share_part **at = &g->shares;
-    while (*at != NULL && (*at)->topic_uid != topic_uid)
-        at = &(*at)->next;
-    return at;
 }
 
 void eg_share_group_gone(struct eg_daemon *d, struct eg_group *g, bool drop) {
@@ -337,10 +355,16 @@ int eg_shares_start(struct eg_daemon *d) {
 
 /* Did it come when the group had begun to read the topic? Then nothing of it is left out. */
 static bool is_new(const struct eg_group *g, const struct eg_partition *p) {
-    for (const struct eg_share_part *s = g->shares; s != NULL; s = s->next)
-        if (s->topic_uid == p->topic->meta.uid && p->number >= s->share.cells->partitions)
+    bool any = false;
+    for (const struct eg_share_part *s = g->shares; s != NULL; s = s->next) {
+        if (s->topic_uid != p->topic->meta.uid)
+            continue;
+        if (p->number >= eg_load_relaxed(&s->share.cells->partitions))
             return true;
-    return false;
+        any = true;
+    }
+    uint32_t known = any ? 0 : known_partitions(g, p->topic->meta.uid);
+    return known > 0 && p->number >= known;
 }
 
 /* Where a group begins that has no cells there. wanted: by the member's auto.offset.reset; -1: nowhere. */

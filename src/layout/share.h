@@ -37,11 +37,11 @@ struct eg_share_cells {
     struct eg_magic magic;
     uint32_t group_uid;
     uint32_t partition_uid;
-    uint32_t window; /* W: a power of two */
+    _Atomic uint32_t window; /* W: a power of two */
     /* The daemon's words: settings, relaxed. */
     _Atomic uint32_t lock_ms; /* group.share.record.lock.duration.ms */
     _Atomic uint32_t limit;   /* group.share.delivery.count.limit */
-    uint32_t partitions; /* that the topic had when the group began to read this one */
+    _Atomic uint32_t partitions; /* that the topic had when the group began to read this one */
     uint8_t pad0[64 - 40];
     /* Anyone: CAS acq_rel, only upwards, over done cells and over what is before the log's start. */
     _Atomic uint64_t start;

@@ -19,7 +19,7 @@ void eg_share_init(struct eg_share_cells *c, uint32_t window, uint32_t group_uid
     eg_magic_init(&c->magic);
     c->group_uid = group_uid;
     c->partition_uid = partition_uid;
-    c->window = window;
+    eg_store_relaxed(&c->window, window);
     eg_store_relaxed(&c->lock_ms, lock_ms);
     eg_store_relaxed(&c->limit, limit);
     eg_store_relaxed(&c->start, (uint64_t)start);
@@ -34,7 +34,7 @@ int eg_share_attach(struct eg_share *s, struct eg_share_cells *c, size_t mapped,
     int rc = eg_magic_check(&c->magic, EG_MAGIC_SHARE, "share cells");
     if (rc != EAGRE_OK)
         return rc;
-    uint32_t window = c->window;
+    uint32_t window = eg_load_relaxed(&c->window); /* once: members may write it */
     if (window < EG_SHARE_WINDOW_MIN || window > EG_SHARE_WINDOW_MAX || (window & (window - 1)) != 0 ||
         eg_share_bytes(window) > mapped)
         return eg_error_set(EAGRE_E_CORRUPT, "share cells: a window of %u is not possible", window);

@@ -83,10 +83,86 @@ static void a_deleted_topic_goes_quietly(void **state) {
     m_close(&m);
 }
 
+/* ---- partitions that are added ------------------------------------------------------------------------------- */
+
+static void grow(const char *topic, const char *partitions) {
+    OK(eagre_topic_alter(e, topic, &(eagre_setting_t){"partitions", partitions}, 1));
+}
+
+static const char *const disk[] = {"disk"};
+
+/* The group reads both partitions of "disk" from its end, and has no member now. */
+static void begin(void) {
+    struct member m;
+    make("disk", "2");
+    put("disk", 0, 4);
+    subscribe(&m, EAGRE_RESET_LATEST, disk, 1);
+    m_settle((struct member *[]){&m}, (size_t[]){2}, 1);
+    get(&m, (uint32_t[]){0, 0}, 2); /* each is left out where it ended */
+    put("disk", 0, 5);
+    put("disk", 1, 5);
+    get(&m, (uint32_t[]){5, 5}, 2);
+    m_close(&m);
+}
+
+static void read_all(const uint32_t *wanted, size_t parts) {
+    struct member m;
+    subscribe(&m, EAGRE_RESET_LATEST, disk, 1);
+    m_settle((struct member *[]){&m}, &parts, 1);
+    get(&m, wanted, parts);
+    m_close(&m);
+}
+
+static void stop(void) {
+    assert_int_equal(eg_bus_stop(bus), 0);
+    eg_bus_start(bus, NULL);
+}
+
+static void added_before_a_stop(void **state) {
+    (void)state;
+    begin();
+    grow("disk", "3");
+    put("disk", 0, 7);
+    put("disk", 2, 7);
+    stop();
+    read_all((uint32_t[]){7, 0, 7}, 3);
+}
+
+static void added_behind_a_stop(void **state) {
+    (void)state;
+    begin();
+    stop();
+    grow("disk", "3");
+    put("disk", 0, 7);
+    put("disk", 2, 7);
+    read_all((uint32_t[]){7, 0, 7}, 3);
+    grow("disk", "4"); /* the cells know it now */
+    put("disk", 3, 2);
+    read_all((uint32_t[]){0, 0, 0, 2}, 4);
+}
+
+static void seek_to(const char *topic, int32_t partition, int64_t offset) {
+    OK(eagre_group_put(e, "q", EAGRE_GROUP_SHARE,
+                       &(eagre_topic_partition_t){.topic = topic, .partition = partition, .offset = offset}, 1));
+}
+
+static void added_before_a_seek(void **state) {
+    (void)state;
+    begin();
+    grow("disk", "3");
+    put("disk", 2, 7);
+    seek_to("disk", 0, 8);
+    seek_to("disk", 1, 5);
+    read_all((uint32_t[]){1, 0, 7}, 3);
+}
+
 int main(int argc, char **argv) {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, eg_setup_groups, eg_teardown_groups)
     const struct CMUnitTest tests[] = {
         TEST(a_deleted_topic_goes_quietly),
+        TEST(added_before_a_stop),
+        TEST(added_behind_a_stop),
+        TEST(added_before_a_seek),
     };
     if (argc > 1)
         cmocka_set_test_filter(argv[1]);

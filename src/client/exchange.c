@@ -125,8 +125,13 @@ int eg_late_return(struct eagre *e, uint16_t type, uint8_t role, uint64_t number
         eg_enc_begin(&req, buf, sizeof(buf), EG_MSG_BELL_FREE, 0, 0);
         eg_enc_u32(&req, (uint32_t)number);
     }
-    /* Without a connection, or if it breaks now, a successor is told what is left when we attach again. */
-    return e->stage == EG_ONLINE ? eg_late_send(e, &req, 0, out) : EAGRE_E_NO_DAEMON;
+    int rc = e->stage == EG_ONLINE ? eg_late_send(e, &req, 0, out) : EAGRE_E_NO_DAEMON;
+    /* Without a connection a daemon is told what is left when we attach again. One that was told (or is just being told)
+     * otherwise, and cannot be told this, would count it for ever: so we do attach again. */
+    bool said = e->stage == EG_ONLINE || (e->stage == EG_ATTACHING && e->greeting.bus == NULL);
+    if (rc != EAGRE_OK && said && type != EG_MSG_BELL)
+        eg_late_disconnect(e);
+    return rc;
 }
 
 /* ---- what came ----------------------------------------------------------------------------------------- */

@@ -467,6 +467,54 @@ static void test_leaving_a_daemon_that_hangs(void **state) {
     open_consumer(NULL, 0);
 }
 
+/* One that was just told that we are a member still. */
+static void test_leaving_while_it_attaches(void **state) {
+    (void)state;
+    for (int how = 0; how < 2; how++) {
+        join(1);
+        fake_stop(&fake);
+        fake_start(&fake);
+        fake.act[EG_MSG_ATTACH] = FAKE_STALL;
+        for (int k = 0; sem_trywait(&fake.stalled) != 0; k++) {
+            assert_true(k < 10000);
+            assert_int_equal(eg_session_check(e, 0), EAGRE_E_NO_DAEMON);
+            poll(NULL, 0, 1);
+        }
+        if (how == 0)
+            assert_int_equal(eagre_consumer_unsubscribe(c), EAGRE_OK);
+        else
+            eagre_consumer_close(c);
+        fake_go_on(&fake);
+        assert_int_equal(list(), EAGRE_OK);
+        assert_int_equal(fake.attach_members, 0);
+        assert_int_equal(fake.attach_held, 0); /* nor of what it read */
+    }
+    open_consumer(NULL, 0);
+}
+
+/* Nor is one that takes no requests, and goes on later, to count us for ever. */
+static void test_leaving_a_daemon_that_hears_nothing(void **state) {
+    (void)state;
+    join(1);
+    fake.act[EG_MSG_TOPIC_LIST] = FAKE_STALL;
+    eg_request_limit_ns = SHORT_NS;
+    assert_int_equal(list(), EAGRE_E_TIMED_OUT);
+    for (bool full = false; !full;) {
+        struct eg_late *late = NULL;
+        uint32_t bell;
+        assert_int_equal(eg_bell_get_late(e, &late, 0, &bell, NULL), EAGRE_E_WOULD_BLOCK);
+        full = late == NULL; /* it was not even sent */
+        eg_session_give_up(e, &late);
+    }
+    assert_int_equal(eagre_consumer_unsubscribe(c), EAGRE_OK);
+    fake_go_on(&fake);
+    eg_request_limit_ns = 10 * EG_NS_PER_S;
+    assert_int_equal(list(), EAGRE_OK);
+    assert_int_equal(fake.attach_members, 0);
+    assert_int_equal(fake.seen[EG_MSG_ATTACH], 2);
+    assert_int_equal(fake.seen[EG_MSG_GROUP_LEAVE], 0);
+}
+
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
 int main(int argc, char **argv) {
@@ -492,6 +540,8 @@ int main(int argc, char **argv) {
         TEST(test_a_commit_that_the_daemon_refuses),
         TEST(test_how_it_leaves),
         TEST(test_leaving_a_daemon_that_hangs),
+        TEST(test_leaving_while_it_attaches),
+        TEST(test_leaving_a_daemon_that_hears_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -445,18 +445,22 @@ static void check_start(struct check *k, const struct history_acked *a, const st
                        last->consumer, last->offset);
 }
 
-/* Asked for by one who did not know yet that it had been put out. Refused or not: it must not count. */
+/* Asked for by one who did not know yet that it had been put out. Refused or not: it must not count. Who was given it
+ * since may have died so early that nobody knows how long it had it: what it asked for may count. */
 static void find_vain(struct history_groups *g) {
-    const struct turn *t = g->turns.list, *end = t + g->turns.count, *owner = NULL;
+    const struct turn *t = g->turns.list, *end = t + g->turns.count, *of = t; /* of: the key's first one */
     for (size_t i = 0; i < g->commits.count; i++) {
         struct commit *c = &g->commits.list[i];
-        if (i == 0 || by_key(&c->key, &g->commits.list[i - 1].key) != 0)
-            owner = NULL;
-        while (t < end && by_key(&t->key, &c->key) < 0)
+        while (of < end && by_key(&of->key, &c->key) < 0)
+            of++;
+        if (t < of)
+            t = of;
+        while (t < end && by_key(&t->key, &c->key) == 0 && t->begun_ns < c->before_ns)
             t++;
-        for (; t < end && by_key(&t->key, &c->key) == 0 && t->begun_ns < c->before_ns; t++)
-            owner = is_certain(t) ? t : owner;
-        c->in_vain = !c->certain && owner != NULL && owner->consumer != c->consumer;
+        const struct turn *last = t;
+        while (last > of && !is_certain(last - 1) && last[-1].consumer != c->consumer)
+            last--;
+        c->in_vain = !c->certain && last > of && last[-1].consumer != c->consumer;
     }
 }
 

@@ -188,6 +188,24 @@ static void who_was_put_out_may_find_it_out_late(void **state) {
         1);
 }
 
+/* So early that its turn has no certain length: what it committed counts all the same. */
+static void who_died_with_its_first_records_committed_them(void **state) {
+    (void)state;
+    begin();
+    for (int64_t i = 5; i < 8; i++) {
+        fill((uint64_t)i);
+        history_saw(&y_log, 0, 0, i, value, SIZE, NULL, 0);
+    }
+    commit(&y, 7, HISTORY_COMMIT_DONE);
+    commit(&y, 8, HISTORY_COMMIT_ASKED); /* as the next poll does; in it y is killed */
+    given(&x, 3, 8);
+    good();
+    see(&x, 8, 9);
+    taken(&x, 4);
+    given(&x, 5, 9);
+    bad(HISTORY_LATER_RULE, 1);
+}
+
 static void a_static_member_comes_back_in_the_same_generation(void **state) {
     (void)state;
     history_member_begin(&x, &x_log, 7, 3, false);
@@ -512,6 +530,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         T(good_ones_pass),
         T(who_was_put_out_may_find_it_out_late),
+        T(who_died_with_its_first_records_committed_them),
         T(a_static_member_comes_back_in_the_same_generation),
         T(a_record_that_a_group_missed),
         T(a_record_between_two_members),

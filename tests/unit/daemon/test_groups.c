@@ -473,6 +473,7 @@ static void check_group(const struct eg_group *g, size_t *members) {
     static uint8_t cells[EG_MEMBER_CELLS];
     static const struct eg_member *has[UIDS][PARTS];
     size_t count = 0;
+    bool any_free = false, any_leaving = false;
     memset(has, 0, sizeof(has));
     for (const struct eg_member *m = g->members; m != NULL; m = m->next, count++) {
         size_t leaving = 0;
@@ -497,12 +498,24 @@ static void check_group(const struct eg_group *g, size_t *members) {
                             (v[-1].topic_uid == v->topic_uid && v[-1].partition < v->partition));
         }
         assert_int_equal(leaving, m->leaving);
+        /* Who is to give something up, or has not said that it has its version, is about to be told or is waited for - not
+         * for ever; who is away has nothing to give up. */
+        bool about_to = m->bump || m->untold;
+        any_leaving |= leaving > 0;
+        assert_true(m->client == NULL || m->applied == m->version || m->unapplied_ns != 0 || about_to);
+        assert_true(leaving == 0 || (m->client != NULL && (m->applied < m->version || about_to)));
+        assert_true(g->queued || !about_to);
     }
     for (uint32_t t = 0; g->target != NULL && t < g->target->topic_count; t++)
         for (uint32_t k = 0; k < g->target->topic[t].partitions; k++) {
             const struct eg_member *m = has[g->target->topic[t].uid][k];
-            assert_int_equal(g->target->holder[g->target->topic[t].first + k], m != NULL ? m->number : 0);
+            uint32_t at = g->target->topic[t].first + k;
+            assert_int_equal(g->target->holder[at], m != NULL ? m->number : 0);
+            any_free |= m == NULL && g->target->who[at] != 0;
         }
+    /* What is free and somebody's by the target has a turn to come; eager: when nothing leaves any more. */
+    bool eager = g->assignor == EG_ASSIGN_RANGE || g->assignor == EG_ASSIGN_ROUND_ROBIN;
+    assert_true(!any_free || g->queued || (eager && any_leaving));
     assert_int_equal(count, g->member_count);
     *members += count;
 }

@@ -27,6 +27,7 @@
 
 #define GATHER_NS (2 * EG_NS_PER_MS)      /* after the last change, for those that come with it ... */
 #define GATHER_MAX_NS (10 * EG_NS_PER_MS) /* ... but not longer after the first */
+#define DEATHS_MAX_NS (40 * EG_NS_PER_MS) /* and so long again while the janitor looks after others that may be dead */
 #define RETRY_NS (100 * EG_NS_PER_MS)     /* when memory or the disk is short */
 #define SLICE_NS (2 * EG_NS_PER_MS)
 #define CALM 4                            /* so many times as long as it took, a group has no other rebalance ... */
@@ -414,11 +415,18 @@ static enum eg_group_state state_of(const struct eg_group *g) {
     return EG_GROUP_STABLE;
 }
 
+/* A generation, now? Many deaths at once are one, however long the janitor takes for them. */
+static bool is_due(const struct eg_daemon *d, const struct eg_group *g, int64_t now) {
+    if (g->changed == 0 || g->due_ns > now)
+        return false;
+    return (g->changed & EG_WHY_DIED) == 0 || d->clients->look_ns > now || now >= g->last_due_ns + DEATHS_MAX_NS;
+}
+
 /* A turn of one group. False: something was short, so again in a moment. */
 static bool turn(struct eg_daemon *d, struct eg_group *g, int64_t now) {
     int64_t began = eg_mono_ns();
     bool good = true, generated = false;
-    if (g->changed != 0 && g->due_ns <= now) {
+    if (is_due(d, g, now)) {
         if (g->member_count == 0) {
             eg_target_free(g->target);
             g->target = NULL;
@@ -461,6 +469,8 @@ static int64_t turns(struct eg_daemon *d, int64_t now) {
     int64_t due = INT64_MAX, stop = eg_mono_ns() + SLICE_NS;
     for (struct eg_group **at = &all->queue, *g; (g = *at) != NULL;) {
         int64_t when = g->push ? g->retry_ns : g->due_ns;
+        if (!g->push && when <= now && !is_due(d, g, now))
+            when = now + EG_NS_PER_MS;
         if (when > now) {
             due = when < due ? when : due;
             at = &g->next_queued;

@@ -140,9 +140,11 @@ static void go_away(struct eg_daemon *d, struct eg_member *m, const char *how) {
 void eg_member_leave(struct eg_daemon *d, struct eg_member *m, bool back) {
     if (back && m->instance_id[0] != '\0') {
         go_away(d, m, "left for a while");
+        eg_shares_gone(d);
         return;
     }
     take_out(d, m, EG_WHY_LEFT, "left");
+    eg_shares_gone(d);
     (void)eg_members_save(d, NULL);
 }
 
@@ -160,6 +162,7 @@ void eg_groups_client_gone(struct eg_daemon *d, struct eg_client *c) {
     bool any = false;
     while (c->members != NULL)
         any |= lost(d, c->members, EG_WHY_DIED, "died");
+    eg_shares_gone(d);
     if (any)
         (void)eg_members_save(d, NULL);
 }
@@ -176,6 +179,7 @@ void eg_groups_client_back(struct eg_daemon *d, struct eg_client *c, struct eg_d
         if (!known)
             any |= lost(d, m, EG_WHY_LEFT, "is not known to its client");
     }
+    eg_shares_gone(d);
     if (any)
         (void)eg_members_save(d, NULL);
 }
@@ -211,6 +215,7 @@ static void take_place(struct eg_daemon *d, struct eg_member *m) {
     if (m->group->type == EG_GROUP_SHARE)
         eg_share_member_gone(d, m);
     unbind_client(m);
+    eg_shares_gone(d);
     m->away_ns = eg_mono_ns();
     m->owner = 0;
     m->cookie = 0;
@@ -327,6 +332,7 @@ int eg_member_join(struct eg_daemon *d, struct eg_group *g, struct eg_client *c,
     rc = eg_members_save(d, g);
     if (rc != EAGRE_OK) { /* nobody knows it, so it may be gone with the next change */
         take_out(d, m, EG_WHY_LEFT, "could not be noted");
+        eg_shares_gone(d);
         return eg_error_add(rc, "group '%s'", g->name);
     }
     EG_FAULT("member.joined");
@@ -396,6 +402,7 @@ static int64_t look(struct eg_daemon *d, int64_t now) {
         take_out(d, m, EG_WHY_EVICTED, "was put out");
         any = true;
     }
+    eg_shares_gone(d);
     if (any)
         (void)eg_members_save(d, NULL);
     return all->look_ns;

@@ -148,6 +148,7 @@ struct eg_group {
     uint64_t noted_round;   /* members_store.c: all that are not in the database are noted there; 0: not */
     int64_t empty_since_ms; /* realtime; 0: it is not, or not known to be */
     struct eg_share_part *shares;  /* shares.c */
+    bool share_gone;               /* members of it are gone, and it was not swept after them */
 };
 
 struct eg_groups {
@@ -160,6 +161,7 @@ struct eg_groups {
     uint32_t last_number;
     struct eg_member *gone; /* removed, but the store still has them */
     int64_t remove_ns;      /* when that is tried again */
+    bool share_gone;        /* so it is with some group */
     struct eg_members_store *store;
     struct eg_offset_writer *writer; /* group_offsets.c */
     struct eg_names *names;          /* group_topics.c */

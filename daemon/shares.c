@@ -205,21 +205,6 @@ static void ring(struct eg_daemon *d, const struct eg_group *g) {
         eg_member_ring(d, m);
 }
 
-void eg_share_member_gone(struct eg_daemon *d, struct eg_member *m) {
-    struct eg_group *g = m->group;
-    struct eg_share_figures f = {0};
-    size_t found = 0;
-    for (struct eg_share_part *s = g->shares; s != NULL; s = s->next) {
-        found += eg_share_sweep(&s->share, m->number);
-        if (found == 0) { /* who takes its leave has given it back by itself, but cannot wake anybody */
-            eg_share_figures(&s->share, &f);
-            found += f.returned;
-        }
-    }
-    if (found > 0)
-        ring(d, g);
-}
-
 struct known {
     const struct eg_groups *all;
     const struct eg_group *g;
@@ -228,15 +213,39 @@ struct known {
 static bool is_no_member(const void *ctx, uint32_t number) {
     const struct known *k = ctx;
     const struct eg_member *m = number <= EG_MEMBERS_MAX ? k->all->by_number[number] : NULL;
-    return m == NULL || m->group != k->g || m->is_gone;
+    return m == NULL || m->group != k->g || m->is_gone || m->client == NULL;
+}
+
+static void sweep_gone(struct eg_daemon *d, struct eg_group *g) {
+    struct known k = {d->groups, g};
+    g->share_gone = false;
+    for (struct eg_share_part *s = g->shares; s != NULL; s = s->next)
+        (void)eg_share_sweep_if(&s->share, is_no_member, &k);
+}
+
+void eg_share_member_gone(struct eg_daemon *d, const struct eg_member *m) {
+    m->group->share_gone = d->groups->share_gone = true;
+}
+
+void eg_shares_gone(struct eg_daemon *d) {
+    if (!d->groups->share_gone)
+        return;
+    d->groups->share_gone = false;
+    for (size_t i = 0; i < d->groups->count; i++) {
+        struct eg_group *g = d->groups->list[i];
+        if (!g->share_gone)
+            continue;
+        sweep_gone(d, g);
+        EG_FAULT("share.gone");
+        if (g->shares != NULL)
+            ring(d, g); /* who takes its leave has given back by itself, but cannot wake anybody */
+    }
 }
 
 void eg_shares_members_known(struct eg_daemon *d) {
-    for (size_t i = 0; i < d->groups->count; i++) {
-        struct known k = {d->groups, d->groups->list[i]};
-        for (struct eg_share_part *s = k.g->shares; s != NULL; s = s->next)
-            (void)eg_share_sweep_if(&s->share, is_no_member, &k);
-    }
+    d->groups->share_gone = false;
+    for (size_t i = 0; i < d->groups->count; i++)
+        sweep_gone(d, d->groups->list[i]);
 }
 
 void eg_share_group_gone(struct eg_daemon *d, struct eg_group *g, bool drop) {
@@ -342,8 +351,7 @@ int eg_shares_start(struct eg_daemon *d) {
         int end = 0;
         snprintf(name, sizeof(name), "%s", left);
         if (sscanf(name, "g%" SCNu32 ".p%" SCNu32 "%n", &group_uid, &partition_uid, &end) == 2 && name[end] == '\0') {
-            take(d, name, group_uid, partition_uid);
-            i = 0; /* the list has changed */
+            take(d, name, group_uid, partition_uid); /* another one is at i now */
         } else {
             i++;
         }

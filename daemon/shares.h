@@ -18,8 +18,10 @@ int64_t eg_shares_tick(struct eg_daemon *d, int64_t now_ns);
 /* Where its partitions stand becomes its committed offsets. */
 void eg_shares_collect(struct eg_daemon *d, struct eg_group *g);
 
-/* Its number may be another member's soon: what it has acquired is available again. */
-void eg_share_member_gone(struct eg_daemon *d, struct eg_member *m);
+/* Its number may be another member's soon: to be followed by eg_shares_gone, when all that end now are out. */
+void eg_share_member_gone(struct eg_daemon *d, const struct eg_member *m);
+/* What all these have acquired is available again. One look at each cell, however many they are. */
+void eg_shares_gone(struct eg_daemon *d);
 /* The group is deleted, or the daemon stops (drop: the keeper forgets its cells). */
 void eg_share_group_gone(struct eg_daemon *d, struct eg_group *g, bool drop);
 void eg_shares_topic_gone(struct eg_daemon *d, uint32_t topic_uid);

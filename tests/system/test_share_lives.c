@@ -146,6 +146,46 @@ static void seek_to(const char *topic, int32_t partition, int64_t offset) {
                        &(eagre_topic_partition_t){.topic = topic, .partition = partition, .offset = offset}, 1));
 }
 
+/* ---- members ------------------------------------------------------------------------------------------------- */
+
+/* Two members of one process, which have what there is. */
+static void two(int ready, int extra) {
+    (void)extra;
+    eg_close_except(ready);
+    eagre_t *own;
+    CHECK(eagre_open(bus->socket, &own) == EAGRE_OK);
+    for (int i = 0; i < 2; i++) {
+        eagre_consumer_options_t o = options(EAGRE_RESET_EARLIEST);
+        eagre_consumer_t *of;
+        size_t n = 0;
+        CHECK(eagre_consumer_open(own, &o, &of) == EAGRE_OK);
+        CHECK(eagre_consumer_subscribe(of, (const char *const[]){"four"}, 1) == EAGRE_OK);
+        while (n == 0)
+            CHECK(eagre_consumer_poll(of, &(eagre_record_t){0}, 1, 10, &n) == EAGRE_OK);
+    }
+    eg_say(ready);
+    for (;;)
+        pause();
+}
+
+/* What many members of a process had is looked for once, not once for each of them. */
+static void who_die_together_are_swept_after_once(void **state) {
+    (void)state;
+    struct member m;
+    eg_bus_kill(bus); /* the daemon ends when it sweeps a second time */
+    assert_int_equal(eg_bus_try_start(bus, (const char *const[]){"EAGRE_FAULT=share.gone@2=kill", NULL}, NULL), 0);
+    put("four", 1, 2);
+    pid_t pid = eg_start(two, 0);
+    kill(pid, SIGKILL);
+    assert_int_equal(eg_wait_exit(pid), 128 + SIGKILL);
+    subscribe(&m, EAGRE_RESET_EARLIEST, (const char *const[]){"four"}, 1);
+    get(&m, (uint32_t[]){0, 2, 0, 0}, 4);
+    OK(eagre_group_delete(e, "none") == EAGRE_E_UNKNOWN_GROUP ? EAGRE_OK : EAGRE_E_STATE); /* it lives */
+    eg_bus_kill(bus);
+    eg_bus_start(bus, NULL);
+    m_close(&m);
+}
+
 static void added_before_a_seek(void **state) {
     (void)state;
     begin();
@@ -163,6 +203,7 @@ int main(int argc, char **argv) {
         TEST(added_before_a_stop),
         TEST(added_behind_a_stop),
         TEST(added_before_a_seek),
+        TEST(who_die_together_are_swept_after_once),
     };
     if (argc > 1)
         cmocka_set_test_filter(argv[1]);

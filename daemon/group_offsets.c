@@ -12,6 +12,7 @@
 #include "archive.h"
 #include "members_store.h"
 #include "partition.h"
+#include "shares.h"
 #include "slots.h"
 #include "sys/atomic.h"
 #include "sys/clock.h"
@@ -319,8 +320,10 @@ static void expire(struct eg_daemon *d, int64_t now_ms) {
             continue;
         for (size_t k = 0; k < g->offset_count; k++) {
             const struct eg_committed *o = &g->offsets[k];
-            if (o->offset >= 0 && eg_offset_set(d, g, o->topic_uid, o->partition, -1, 0, NULL) == EAGRE_OK)
-                forgotten++;
+            if (o->offset < 0 || eg_offset_set(d, g, o->topic_uid, o->partition, -1, 0, NULL) != EAGRE_OK)
+                continue;
+            eg_share_put(d, g, o->topic_uid, o->partition);
+            forgotten++;
         }
         if (forgotten > 0)
             eg_log_info("group '%s': it has been empty for offsets.retention.ms=%" PRId64 ": its %zu offsets are forgotten",

@@ -12,6 +12,7 @@
 #include "sys/atomic.h"
 #include "sys/clock.h"
 #include "sys/errbuf.h"
+#include "sys/faultpoint.h"
 
 #define NAME_CAP 1024 /* longer than a valid one, so that the error can be about the name */
 
@@ -218,6 +219,16 @@ static int decode_put(struct eg_daemon *d, struct eg_dec *in, struct put *put) {
     return EAGRE_OK;
 }
 
+/* A share group's cells are of before. They go first: a daemon that is killed in between must not come back to an offset that
+ * was set and cells that stand elsewhere. Where they stood is known, so nothing is lost if the put fails then. */
+static int begin_anew(struct eg_daemon *d, struct eg_group *g, const struct put *put) {
+    eg_shares_collect(d, g);
+    int rc = eg_offset_writer_flush(d);
+    for (size_t i = 0; rc == EAGRE_OK && i < put->count; i++)
+        eg_share_put(d, g, put->list[i].topic_uid, put->list[i].partition);
+    return rc;
+}
+
 /* In the database when it is answered, and by this thread: a sync each time. A tool asks once; a consumer with partitions
  * by hand and auto-commit asks each auto.commit.interval.ms, all that has moved in one message. */
 int eg_handle_GROUP_PUT(struct eg_daemon *d, struct eg_session *s, struct eg_dec *in, struct eg_reply *r) {
@@ -238,10 +249,12 @@ int eg_handle_GROUP_PUT(struct eg_daemon *d, struct eg_session *s, struct eg_dec
         rc = eg_error_set(EAGRE_E_GROUP_ACTIVE,
                           "group '%s' has %zu members: its offsets can be set when all have left it (close its consumers)",
                           g->name, g->member_count);
+    if (rc == EAGRE_OK && g->shares != NULL)
+        rc = begin_anew(d, g, &put);
     if (rc == EAGRE_OK)
         rc = eg_offsets_put(d, g, put.list, put.count);
-    for (size_t i = 0; rc == EAGRE_OK && i < put.count; i++)
-        eg_share_put(d, g, put.list[i].topic_uid, put.list[i].partition);
+    if (rc == EAGRE_OK)
+        EG_FAULT("group.put");
     return rc;
 }
 

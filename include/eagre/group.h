@@ -126,6 +126,10 @@ typedef enum eagre_acknowledge {
  * says, EAGRE_RESET_UNSET being Kafka's share.auto.offset.reset=latest. What is produced before that member
  * has the partition (its `assigned` callback) is left out then; where a queue is filled before anybody works at it, say earliest.
  * A partition that is added to a topic that the group reads is read from its beginning.
+ *
+ * The group's committed offset is the first record that is not done. What was accepted or rejected behind it is known in memory
+ * only: the death of members or of the daemon does not touch that, but after a clean stop of the bus, a cold start of
+ * the host or `eagre group seek` it may be delivered again, its count beginning anew.
  */
 
 /*

@@ -103,6 +103,8 @@ static bool is_late(const struct eg_share *s, uint64_t word, uint32_t time) {
 static void advance(struct eg_share *s) {
     for (int i = 0; i < TRIES; i++) {
         int64_t start = load_start(s), to = start;
+        if (eg_load_relaxed(&s->cells->start) >= EG_OFFSET_MAX) /* nonsense, which the exchange below would not replace */
+            return;
         while (to - start < s->window) {
             uint64_t word = eg_load_acquire(cell_of(s, to));
             if (eg_share_lap(word) != eg_share_lap_of((uint64_t)to, s->window) || eg_share_state(word) != EG_SHARE_DONE)

@@ -146,6 +146,44 @@ static void seek_to(const char *topic, int32_t partition, int64_t offset) {
                        &(eagre_topic_partition_t){.topic = topic, .partition = partition, .offset = offset}, 1));
 }
 
+/* Forgotten is where the group stood, in its cells, too. */
+static void forgotten_offsets(void **state) {
+    (void)state;
+    begin();
+    assert_int_equal(eg_bus_stop(bus), 0);
+    eg_bus_start(bus, NULL);
+    read_all((uint32_t[]){0, 0}, 2); /* it has cells */
+    eg_bus_kill(bus);
+    eg_bus_start(bus, "--offsets.retention.ms", "100", NULL);
+    size_t n = 1;
+    for (int64_t until = eg_mono_ns() + LIMIT_NS; n > 0 && eg_mono_ns() < until;) {
+        eagre_group_offset_t *list;
+        OK(eagre_group_offsets(e, "q", &list, &n));
+        free(list);
+        usleep(10000);
+    }
+    assert_int_equal(n, 0);
+    struct member m;
+    subscribe(&m, EAGRE_RESET_EARLIEST, disk, 1);
+    get(&m, (uint32_t[]){9, 5}, 2);
+    m_close(&m);
+}
+
+/* The daemon is killed when the new offset is in its database, and has not answered. */
+static void killed_in_a_seek(void **state) {
+    (void)state;
+#ifndef EG_FAULTPOINTS
+    skip();
+#endif
+    begin();
+    eg_bus_kill(bus);
+    assert_int_equal(eg_bus_try_start(bus, (const char *const[]){"EAGRE_FAULT=group.put=kill", NULL}, NULL), 0);
+    (void)eagre_group_put(e, "q", EAGRE_GROUP_SHARE, &(eagre_topic_partition_t){.topic = "disk", .offset = 4}, 1);
+    assert_int_equal(eg_bus_wait(bus), 128 + SIGKILL);
+    eg_bus_start(bus, NULL);
+    read_all((uint32_t[]){5, 0}, 2);
+}
+
 /* ---- members ------------------------------------------------------------------------------------------------- */
 
 /* Two members of one process, which have what there is. */
@@ -203,6 +241,8 @@ int main(int argc, char **argv) {
         TEST(added_before_a_stop),
         TEST(added_behind_a_stop),
         TEST(added_before_a_seek),
+        TEST(forgotten_offsets),
+        TEST(killed_in_a_seek),
         TEST(who_die_together_are_swept_after_once),
     };
     if (argc > 1)

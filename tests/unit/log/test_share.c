@@ -594,6 +594,27 @@ static void nonsense_in_the_cells_harms_nobody_else(void **state) {
     }
 }
 
+static uint32_t moves;
+static void count_moves(const char *name, void *arg) {
+    (void)arg;
+    moves += strcmp(name, "share.moving") == 0;
+}
+
+/* A start that is no offset: nobody works to move it. */
+static void nonsense_as_start_costs_nothing(void **state) {
+    (void)state;
+    FAKE_NEEDS_FAULTPOINTS();
+    struct group *g = open_group();
+    put(g, 4);
+    assert_int_equal(poll_max(&g->member[0], 4), 4);
+    eg_store_relaxed(&g->cells->start, UINT64_C(1) << 63);
+    eg_fault_set_hook(count_moves, NULL);
+    eg_share_accept(&g->member[0].share, g->member[0].taken, 4);
+    eg_fault_set_hook(NULL, NULL);
+    assert_int_equal(moves, 0);
+    close_group(g);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(words_hold_what_was_put_in),
@@ -616,6 +637,7 @@ int main(void) {
         cmocka_unit_test(a_word_of_a_later_lap_is_not_one_of_before),
         cmocka_unit_test(a_record_that_cannot_be_read_is_archived_in_the_end),
         cmocka_unit_test(nonsense_in_the_cells_harms_nobody_else),
+        cmocka_unit_test(nonsense_as_start_costs_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -91,7 +91,7 @@ static const struct point {
     {"trim.noted", 0, 0, "nothing is trimmed here: unit/daemon/archive"},
     {"recover.cut", 0, 0, "a cold start, after which records may be missing: unit/daemon/recover"},
     /* groups: members, their turns, their commits */
-    {"share.kept", DAEMON, GROUPS, NULL}, /* the first one: it is come to at the beginning only */
+    {"share.kept", 0, 0, "it is come to at the beginning only: fault/groups"},
     {"group.put", 0, 0, "of no member: system/share_lives"},
     {"share.gone", 0, 0, "once for all who died together: system/share_lives"},
     {"member.joined", DAEMON, GROUPS, NULL},

@@ -160,6 +160,8 @@ static bool lost(struct eg_daemon *d, struct eg_member *m, enum eg_why why, cons
 
 void eg_groups_client_gone(struct eg_daemon *d, struct eg_client *c) {
     bool any = false;
+    if (c->members == NULL)
+        return;
     while (c->members != NULL)
         any |= lost(d, c->members, EG_WHY_DIED, "died");
     eg_shares_gone(d);

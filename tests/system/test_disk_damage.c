@@ -195,6 +195,12 @@ static size_t mapped_files(size_t *expired) {
     return n;
 }
 
+static bool has_expired(void *ctx) {
+    size_t expired;
+    (void)ctx;
+    return mapped_files(&expired) == 1 && expired == 1;
+}
+
 /* Of a partition a consumer has the file that it reads, and no other: what has expired takes disk space no longer than that. */
 static void a_consumer_holds_no_file_but_the_one_that_it_reads(void **state) {
     static eagre_record_t r[16];
@@ -212,8 +218,8 @@ static void a_consumer_holds_no_file_but_the_one_that_it_reads(void **state) {
     }
     assert_int_equal(mapped_files(&expired), 1);
     OK(eagre_topic_trim(e, "t", 0, 1900, &begin));
-    while (mapped_files(&expired) == 1 && expired == 0) /* it is removed meanwhile */
-        OK(eagre_consumer_poll(c, r, 1, EG_TEST_LIMIT_MS, &n));
+    eg_wait_until(has_expired, NULL, "the file that is read is removed");
+    OK(eagre_consumer_poll(c, r, 1, EG_TEST_LIMIT_MS, &n)); /* it is read on */
     assert_int_equal(mapped_files(&expired), 1);
     OK(eagre_consumer_pause(c, "t", 0));
     OK(eagre_consumer_poll(c, r, 16, 0, &n));

@@ -308,7 +308,10 @@ static void who_does_not_poll_is_put_out(void **state) {
     assert_int_equal(a.event_count, events + 1);
     assert_int_equal(a.events[events].what, 'l');
     assert_int_equal(a.events[events].n, 2);
-    REFUSED(eagre_consumer_commit(a.c, (eagre_topic_partition_t[]){{"four", 0, 1, NULL}}, 1, 0), EAGRE_E_FENCED, "group 'g'");
+    /* That poll may have joined anew already, and be given nothing yet. */
+    int rc = eagre_consumer_commit(a.c, (eagre_topic_partition_t[]){{"four", 0, 1, NULL}}, 1, 0);
+    assert_true(rc == EAGRE_E_FENCED || rc == EAGRE_E_STATE);
+    assert_int_equal(m_committed(&b, 0), -1);
     b.next[0] = b.next[1] = b.next[2] = b.next[3] = 10;
     while (m_count(&a) != 2) { /* and joins anew by itself; a poll that waits is no stop */
         OK(eagre_consumer_poll(a.c, r, 64, 1, &n));

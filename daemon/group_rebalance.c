@@ -492,8 +492,5 @@ static int64_t turns(struct eg_daemon *d, int64_t now) {
 }
 
 int64_t eg_rebalance_tick(struct eg_daemon *d, int64_t now) {
-    if (d->groups->queue == NULL)
-        return INT64_MAX;
-    int64_t due = turns(d, now);
-    return due;
+    return turns(d, now);
 }
